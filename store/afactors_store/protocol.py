@@ -1,13 +1,13 @@
 """The seam between the runtime and whatever keeps its state.
 
-There are no interactive transactions: every change is one value (`Commit`, `enqueue`, `settle`) handed over in one
-call, so that an engine shared by several processes can stand in for LMDB without touching actor code.
+There are no interactive transactions: every change is one value (`Commit`, `enqueue`, `settle`) handed over
+in one call, so that an engine shared by several processes can stand in for LMDB without touching actor code.
 
 What a store holds, by isolation key (one *actor*):
 
 * **documents**: small named values, rewritten whole;
-* **logs**: append-only rows of bytes, addressed by (log id, position); a log id is any unsigned 64-bit number that
-  the caller chose at random, a position counts rows from 0;
+* **logs**: append-only rows of bytes, addressed by (log id, position); a log id is any unsigned 64-bit number
+  that the caller chose at random, a position counts rows from 0;
 * **letters**: accepted messages that no turn has consumed yet, in order of acceptance;
 * **names**: globally unique names (a response id) with a value, found without knowing their key;
 * **runs**: records of turns, expiring by index;
@@ -38,8 +38,8 @@ class Claim:
 
     Attributes:
         key: The isolation key, after aliases were followed.
-        epoch: Fencing number. A commit whose epoch is not the stored one is refused as `Fenced`. One process owns
-            an LMDB store, so there it never changes hands.
+        epoch: Fencing number. A commit whose epoch is not the stored one is refused as `Fenced`. One process
+            owns an LMDB store, so there it never changes hands.
         version: Number of commits applied so far; 0 for a key that was never written.
         incarnation: Random, new after an erase. Empty for a key that was never written.
         documents: The documents that were asked for and exist.
@@ -167,6 +167,19 @@ class Dead:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A delivery that ended as `Dead`. `position` rises in the order of commits, across keys."""
+
+    position: int
+    delivery_id: str
+    key: str
+    lane: str
+    body: bytes
+    attempt: int
+    reason: str
+
+
 Settlement: TypeAlias = Delivered | Retry | Dead
 
 
@@ -186,7 +199,8 @@ class StoreStatistics:
     Attributes:
         keys: Isolation keys that have state.
         commits: Commits applied since open.
-        batches: Write transactions (and so fsyncs) since open; `commits / batches` is what group commit saves.
+        batches: Write transactions (and so fsyncs) since open; `commits / batches` is what group commit
+            saves.
         refused: Commits refused (fenced, conflict, full) since open.
         waiting: Commits handed over and not yet applied.
         used_bytes: Bytes of the map in use.
@@ -249,7 +263,9 @@ class Store(Protocol):
         """Those of the named documents that exist."""
         ...
 
-    async def list_documents(self, claim: Claim, prefix: str = "", after: str = "", limit: int = 100) -> list[str]:
+    async def list_documents(
+        self, claim: Claim, prefix: str = "", after: str = "", limit: int = 100
+    ) -> list[str]:
         """Names of documents that begin with `prefix`, in order, after `after`."""
         ...
 
@@ -282,11 +298,11 @@ class Store(Protocol):
         ...
 
     async def enqueue(self, key: str, message_id: str, body: bytes) -> bool:
-        """Accept a letter: durable when it returns. False (and nothing written) if (key, message_id) waits already."""
+        """Accept a letter, durable when it returns; False if (key, message_id) waits already."""
         ...
 
     async def commit(self, claim: Claim, commit: Commit) -> Committed:
-        """Apply a commit, durable when it returns. Once handed over it is not cancelled: the wait is shielded.
+        """Apply a commit, durable when it returns. Once handed over, it is not cancelled.
 
         Raises:
             Fenced: The claim is stale.
@@ -298,11 +314,15 @@ class Store(Protocol):
         ...
 
     async def due(self, now: float, limit: int, visibility: float) -> list[Delivery]:
-        """Take lane heads that are due, counting an attempt and pushing their due time to `now + visibility`."""
+        """Take lane heads that are due: each counts an attempt and is due again at `now + visibility`."""
         ...
 
     async def settle(self, delivery: Delivery, outcome: Settlement) -> None:
         """End an attempt. A delivery that is no longer this attempt's is left alone."""
+        ...
+
+    async def dead_letters(self, after: int = -1, limit: int = 100) -> list[DeadLetter]:
+        """Deliveries that ended as `Dead`, in the order of their commits, after position `after`."""
         ...
 
     async def next_due(self) -> float | None:

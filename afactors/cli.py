@@ -1,0 +1,252 @@
+"""The command line: `serve` (also with no argument) and `chat`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import trio
+from afactors_channels import ResponsesChannel
+from afactors_store import LmdbStore, StoreError
+
+from .loading import CannotLoad, load_target, model_factory
+from .options import (
+    BadOption,
+    Option,
+    check_environment,
+    one_of,
+    port,
+    seconds,
+    seconds_or_none,
+    size,
+)
+from .runtime import DEFAULT_STATE_DIR, DrainReport, Runtime
+from .serve import AddressUnavailable, serve
+from .target import TargetSource, TargetUnusable
+
+PROGRAM = "python -m afactors"
+
+_KEY = Option("api-key", "a key that callers must send as a bearer token; may be given several times", metavar="KEY", many=True)
+_STATE_DIR = Option("state-dir", "folder that holds all state", DEFAULT_STATE_DIR, metavar="FOLDER")
+_LOG_LEVEL = Option(
+    "log-level", "debug, info, warning or error", "warning", one_of("debug", "info", "warning", "error"), "LEVEL"
+)
+
+SERVE_OPTIONS = (
+    Option("host", "address to listen on", "127.0.0.1", metavar="ADDRESS"),
+    Option("port", "port to listen on; 0 lets the system choose", 8000, port, "PORT"),
+    _STATE_DIR,
+    Option("map-size", "most that the state may grow to", "64G", size, "SIZE"),
+    Option("wait-lock", "wait for another process to give up the state folder", 0.0, seconds_or_none, "SECONDS"),
+    _KEY,
+    Option("model", "host a real model by this name instead (openai extra; OPENAI_API_KEY, OPENAI_BASE_URL)", metavar="NAME"),
+    Option("idle-timeout", "passivate a conversation that was quiet for so long", 300.0, seconds, "SECONDS"),
+    Option("drain-timeout", "how long running turns may finish on shutdown", 10.0, seconds, "SECONDS"),
+    Option("turn-timeout", "longest run of the agent for one turn", 600.0, seconds, "SECONDS"),
+    _LOG_LEVEL,
+    Option("json-logs", "log (and announce) in JSON, a line each", flag=True),
+)
+
+CHAT_OPTIONS = (
+    Option("url", "base URL of the server", "http://127.0.0.1:8000/v1", metavar="URL"),
+    Option("api-key", "key to send as a bearer token", metavar="KEY"),
+    Option("conversation", "conversation to go on with (default: the last one, or a new one)", metavar="ID"),
+    _STATE_DIR,
+)
+
+_DESCRIPTION = """\
+Host an agent for many durable conversations, over the OpenAI Responses API.
+
+  {program}                          serve the built-in demonstration agent (no key, no network)
+  {program} serve my_agents:agent    serve an agent of yours, or a factory of one
+  {program} serve --model gpt-5      serve a real model (needs the openai extra and a key)
+  {program} chat                     talk to a running server
+"""
+
+_SERVE_HELP = """\
+Serve one agent on http://HOST:PORT/v1/responses; any OpenAI SDK can call it.
+
+TARGET is module:attribute: an agent-framework agent, or a function (sync or async) that makes one. The current
+folder is importable. Without TARGET the demonstration agent is served.
+
+Every conversation survives a restart and a crash: state is in --state-dir, one process at a time. Ctrl-C (or SIGTERM)
+lets running turns finish for --drain-timeout; a second one stops them at once.
+"""
+
+_FAILURES = (BadOption, CannotLoad, StoreError, AddressUnavailable, TargetUnusable)
+
+
+def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
+    """Run the command line; returns the exit code: 0, 1 for a failure that was told, 2 for wrong usage."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
+        given.insert(0, "serve")
+    parsed = _parser().parse_args(given)
+    options: tuple[Option, ...] = SERVE_OPTIONS if parsed.command == "serve" else CHAT_OPTIONS
+    try:
+        check_environment(environment, {option.twin for option in (*SERVE_OPTIONS, *CHAT_OPTIONS)})
+        values = {
+            option.attribute: option.value(getattr(parsed, option.attribute), environment) for option in options
+        }
+        if parsed.command == "chat":
+            return _chat(values)
+        return _serve(parsed.target, values)
+    except BadOption as exc:
+        return _complain(str(exc), 2)
+    except _FAILURES as exc:
+        return _complain(str(exc), 1)
+    except BaseExceptionGroup as group:
+        known = _only_failure(group)
+        if known is None:
+            raise
+        return _complain(str(known), 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description=_DESCRIPTION.format(program=PROGRAM),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"afactors {version('afactors')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    serving = commands.add_parser(
+        "serve",
+        help="serve an agent (the default)",
+        description=_SERVE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serving.add_argument("target", nargs="?", metavar="TARGET", help="module:attribute")
+    chatting = commands.add_parser("chat", help="talk to a running server in the terminal")
+    for options, command in ((SERVE_OPTIONS, serving), (CHAT_OPTIONS, chatting)):
+        for option in options:
+            option.add_to(command)
+    return parser
+
+
+def _serve(target: str | None, values: Mapping[str, Any]) -> int:
+    _set_up_logging(values["log_level"], as_json=values["json_logs"])
+    source, name = _target(target, values["model"])
+    map_size = values["map_size"] if isinstance(values["map_size"], int) else size(values["map_size"])
+    store = LmdbStore(values["state_dir"], map_size=map_size)
+    runtime = Runtime(
+        source,
+        channels=[ResponsesChannel(api_keys=values["api_key"])],
+        store=store,
+        wait_lock=values["wait_lock"],
+        idle_timeout=values["idle_timeout"],
+        drain_timeout=values["drain_timeout"],
+        turn_timeout=values["turn_timeout"],
+    )
+
+    def announce(base_url: str) -> None:
+        _announce(base_url, name, values, runtime.statistics().store.keys)
+
+    async def run() -> DrainReport:
+        return await serve(runtime, values["host"], values["port"], started=announce)
+
+    report = trio.run(run)
+    _say(str(report), values["json_logs"], event="stopped", finished=report.finished, cancelled=report.cancelled)
+    if runtime.broken is not None:
+        return _complain(runtime.broken, 1)
+    return 0
+
+
+def _target(target: str | None, model: str | None) -> tuple[TargetSource, str]:
+    if target is not None and model is not None:
+        raise BadOption("give a TARGET or --model, not both")
+    if model is not None:
+        return model_factory(model), f"the model {model}"
+    if target is not None:
+        return load_target(target), target
+    from .demo import create_agent
+
+    return create_agent, "the demonstration agent"
+
+
+def _announce(base_url: str, name: str, values: Mapping[str, Any], conversations: int) -> None:
+    folder = Path(values["state_dir"]).resolve()
+    if values["json_logs"]:
+        _say("", as_json=True, event="started", address=f"{base_url}/v1", state=str(folder), conversations=conversations)
+        return
+    key = "  -H 'authorization: Bearer KEY' \\\n" if values["api_key"] else ""
+    found = "1 conversation" if conversations == 1 else f"{conversations} conversations"
+    print(
+        f"afactors {version('afactors')} serves {name}\n"
+        f"\n"
+        f"  address  {base_url}/v1\n"
+        f"  state    {folder} ({found} found)\n"
+        f"\n"
+        f"Try it, from another terminal:\n"
+        f"\n"
+        f"  curl -s {base_url}/v1/responses -H 'content-type: application/json' \\\n"
+        f"{key}"
+        f"""  -d '{{"conversation": "first", "input": "Hello! My name is Ada."}}'\n"""
+        f"\n"
+        f"  {PROGRAM} chat{'' if values['port'] == 8000 else f' --url {base_url}/v1'}\n"
+        f"\n"
+        f"Ctrl-C stops it; every conversation goes on where it was when it is started again.",
+        flush=True,
+    )
+    if values["host"] not in ("127.0.0.1", "localhost", "::1") and not values["api_key"]:
+        print(
+            f"\nNote: {values['host']} is reachable from outside and no --api-key is set: anyone can use this agent.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _chat(values: Mapping[str, Any]) -> int:
+    from .chat import chat
+
+    state = Path(values["state_dir"]) / "chat.json"
+    return trio.run(lambda: chat(values["url"], api_key=values["api_key"], conversation=values["conversation"], path=state))
+
+
+def _say(text: str, as_json: bool, **facts: Any) -> None:
+    print(json.dumps({"time": round(time.time(), 3), **facts}) if as_json else text, flush=True)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"afactors: {message}", file=sys.stderr)
+    return code
+
+
+def _only_failure(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """The first failure of a group in which there are only failures that we know how to tell."""
+    known, other = group.split(_FAILURES)
+    if other is not None or known is None:
+        return None
+    found: BaseException = known
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def _set_up_logging(level: str, *, as_json: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        _JsonFormatter() if as_json else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,0 +1,148 @@
+"""Every limit of the runtime, by name, and the slots that running turns share fairly."""
+
+from __future__ import annotations
+
+import difflib
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict
+
+import trio
+
+
+class LimitOptions(TypedDict, total=False):
+    """The same names as `Limits`, as keyword arguments."""
+
+    max_body: int
+    max_running_turns: int
+    turn_timeout: float
+    cancel_grace: float
+    mailbox: int
+    max_parallel_sessions: int
+    max_live_sessions: int
+    idle_timeout: float
+    max_live_actors: int
+    drain_timeout: float
+    max_restarts: int
+    restart_window: float
+    restart_backoff: float
+    run_retention: float
+    stall_warning: float
+    stall_limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a runtime allows. All times are seconds, all sizes bytes.
+
+    Attributes:
+        max_body: Longest request body, on every path; above it the answer is 413.
+        max_running_turns: Turns that run the target at once, over all keys, shared fairly between them.
+        turn_timeout: Longest run of the target for one turn.
+        cancel_grace: How long a cancelled turn may clean up before it is abandoned.
+        mailbox: Letters that may wait for one actor; above it the answer is 429.
+        max_parallel_sessions: Sessions of one key whose turns run side by side.
+        max_live_sessions: Sessions of one key that are kept in memory between turns.
+        idle_timeout: Quiet time after which an actor is passivated.
+        max_live_actors: Actors in memory; above it the longest idle is passivated, and with none idle, 429.
+        drain_timeout: How long running turns may finish when the runtime stops.
+        max_restarts: Crashes of one actor within `restart_window` after which its key is quarantined.
+        restart_window: See `max_restarts`.
+        restart_backoff: Wait before the first restart; it doubles with each.
+        run_retention: How long records of runs are kept.
+        stall_warning: How long the target may block its thread before the watchdog speaks and `/readyz` fails.
+        stall_limit: How long before the process is stopped.
+    """
+
+    max_body: int = 32 * 1024 * 1024
+    max_running_turns: int = 512
+    turn_timeout: float = 600.0
+    cancel_grace: float = 5.0
+    mailbox: int = 128
+    max_parallel_sessions: int = 8
+    max_live_sessions: int = 32
+    idle_timeout: float = 300.0
+    max_live_actors: int = 10_000
+    drain_timeout: float = 10.0
+    max_restarts: int = 5
+    restart_window: float = 60.0
+    restart_backoff: float = 0.1
+    run_retention: float = 30 * 86_400.0
+    stall_warning: float = 5.0
+    stall_limit: float = 120.0
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ValueError(f"{limit.name} must be a number above 0, not {value!r}")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Limits:
+        """Limits from keyword arguments.
+
+        Raises:
+            TypeError: A name is unknown; the message has the nearest known one.
+        """
+        known = [limit.name for limit in fields(cls)]
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"unknown limit {name!r}{hint}")
+        return cls(**options)
+
+
+class FairSlots:
+    """A number of slots, handed to waiting keys in turn, so that one busy key cannot starve the others."""
+
+    def __init__(self, slots: int) -> None:
+        self._free = slots
+        self._waiting: OrderedDict[str, deque[trio.lowlevel.Task]] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait for a slot."""
+        return sum(map(len, self._waiting.values()))
+
+    @asynccontextmanager
+    async def slot(self, key: str) -> AsyncIterator[None]:
+        """Hold a slot; waits for one, in turn with other keys."""
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(key)
+        with self._giving_back():
+            yield
+
+    async def _wait(self, key: str) -> None:
+        task = trio.lowlevel.current_task()
+        queue = self._waiting.setdefault(key, deque())
+        queue.append(task)
+
+        def abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
+            queue.remove(task)
+            if not queue:
+                del self._waiting[key]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    @contextmanager
+    def _giving_back(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if not self._waiting:
+            self._free += 1
+            return
+        key, queue = self._waiting.popitem(last=False)
+        task = queue.popleft()
+        if queue:
+            self._waiting[key] = queue  # to the end of the line
+        trio.lowlevel.reschedule(task)

@@ -1,0 +1,472 @@
+"""The runtime: one target, many channels, an actor for each isolation key, one store."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack
+
+import trio
+from afactors_channels import (
+    BadRequest,
+    Channel,
+    ChannelRequest,
+    Conflicting,
+    Endpoint,
+    HostedRunResult,
+    NotAllowed,
+    NotFound,
+    Overloaded,
+    Receive,
+    Route,
+    Scope,
+    Send,
+    StorageFull,
+)
+from afactors_store import BadKey, LmdbStore, Store, StoreBroken, StoreStatistics, check_key
+from agent_framework import AgentResponse
+
+from .bridge import Bridge, BridgeStatistics
+from .history import Point
+from .http import Dispatcher
+from .limits import LimitOptions, Limits
+from .supervision import ActorsStatistics, Supervisor
+from .target import Target, TargetSource, open_target
+from .turn import Turn, ancestry
+
+if TYPE_CHECKING:
+    from quart_trio import QuartTrio
+
+logger = logging.getLogger("afactors.runtime")
+
+DEFAULT_STATE_DIR = ".afactors"
+
+Authorization: TypeAlias = Literal["allowed", "link_required", "denied"]
+AuthPolicy: TypeAlias = Callable[[ChannelRequest], Authorization | Awaitable[Authorization]]
+"""Decides about every request before anything else happens to it; open by default."""
+
+_HOUSEKEEPING_SECONDS = 60.0
+_EXPIRE_SLICE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """What became of the work when the runtime stopped.
+
+    Attributes:
+        finished: Turns that ended by themselves during the drain.
+        cancelled: Turns that were cancelled at its deadline.
+        abandoned: Turns whose code did not even obey that.
+        seconds: How long it took.
+    """
+
+    finished: int
+    cancelled: int
+    abandoned: int
+    seconds: float
+
+    def __str__(self) -> str:
+        parts = [f"{self.finished} turns finished", f"{self.cancelled} cancelled"]
+        if self.abandoned:
+            parts.append(f"{self.abandoned} abandoned")
+        return f"stopped in {self.seconds:.1f} s: {', '.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeStatistics:
+    """A runtime in figures."""
+
+    actors: ActorsStatistics
+    store: StoreStatistics
+    bridge: BridgeStatistics
+
+
+@dataclass(slots=True)
+class _Open:
+    """What exists only while the runtime is open."""
+
+    bridge: Bridge
+    target: Target
+    supervisor: Supervisor
+    hurry: trio.CancelScope
+
+
+class Runtime:
+    """Hosts one agent for many conversations.
+
+    Use it as ``async with runtime``, embed it with `init_app`, or let `serve` do everything.
+
+    Args:
+        target: An agent, or a factory of one (sync or async).
+        channels: The protocols to speak; none is fine for a runtime without HTTP.
+        store: Where state lives; `LmdbStore(".afactors")` by default.
+        wait_lock: Seconds to wait for another process to give up the store.
+        authorize: Decides about every request; see `AuthPolicy`.
+        on_broken: Called once when the store or the target's thread is beyond help, with the reason; by default the
+            process is asked to terminate (SIGTERM): serving without being able to remember is worse than being down.
+        **limits: Any field of `Limits`, by name.
+    """
+
+    def __init__(
+        self,
+        target: TargetSource,
+        *,
+        channels: Sequence[Channel] = (),
+        store: Store | None = None,
+        wait_lock: float = 0.0,
+        authorize: AuthPolicy | None = None,
+        on_broken: Callable[[str], None] | None = None,
+        **limits: Unpack[LimitOptions],
+    ) -> None:
+        self.limits = Limits.of(limits)
+        self.store: Store = store if store is not None else LmdbStore(DEFAULT_STATE_DIR)
+        self._source = target
+        self._channels = list(channels)
+        self._wait_lock = wait_lock
+        self._authorize = authorize
+        self._on_broken = on_broken or _ask_to_terminate
+        self._open: _Open | None = None
+        self._stack: AsyncExitStack | None = None
+        self._draining = False
+        self._broken: str | None = None
+        self._report: DrainReport | None = None
+        contributions = [channel.contribute(self) for channel in self._channels]
+        names = [channel.name for channel in self._channels]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two channels have the same name: {sorted(names)}")
+        self._routes: list[Route] = [route for contribution in contributions for route in contribution.routes]
+        self._tasks = [contribution.task for contribution in contributions if contribution.task is not None]
+
+    # -- open and close
+
+    async def __aenter__(self) -> Self:
+        if self._stack is not None:
+            raise RuntimeError("this runtime is open already")
+        self._stack = AsyncExitStack()
+        try:
+            await self._stack.enter_async_context(self._opened())
+        except BaseException:
+            self._stack = None
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._stack is not None  # noqa: S101 - entered before
+        stack, self._stack = self._stack, None
+        if isinstance(exc, Exception):
+            # The block's own failure goes on as it is, not wrapped by nurseries that are none of its business.
+            await stack.__aexit__(None, None, None)
+            return False
+        return await stack.__aexit__(kind, exc, traceback)
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        """Store, bridge, target, actors, channels: each inside the one before, and left in the other order."""
+        limits = self.limits
+        bridge = Bridge(
+            cancel_grace=limits.cancel_grace,
+            stall_warning=limits.stall_warning,
+            stall_limit=limits.stall_limit,
+            on_stall=self._break,
+        )
+        self._draining, self._broken, self._report = False, None, None
+        async with self._whole_store(), bridge, open_target(bridge, self._source) as target:
+            supervisor = Supervisor(self.store, target, limits)
+            async with trio.open_nursery() as actors:
+                await actors.start(supervisor.run)
+                async with trio.open_nursery() as services:
+                    services.start_soon(self._housekeeping)
+                    for task in self._tasks:
+                        services.start_soon(task)
+                    self._open = _Open(bridge, target, supervisor, trio.CancelScope())
+                    try:
+                        yield
+                    finally:
+                        with trio.CancelScope(shield=True):
+                            await self.drain()
+                        self._open = None
+                    services.cancel_scope.cancel(reason="the runtime stops")
+                actors.cancel_scope.cancel(reason="the runtime stops")
+
+    @asynccontextmanager
+    async def _whole_store(self) -> AsyncIterator[None]:
+        try:
+            async with self.store.open(wait_lock=self._wait_lock):
+                yield
+        except BaseExceptionGroup as group:
+            if (broken := group.subgroup(StoreBroken)) is not None:
+                self._break(f"the store failed: {_deepest(broken)}")
+            raise
+        except StoreBroken as exc:
+            self._break(f"the store failed: {exc}")
+            raise
+
+    def _break(self, reason: str) -> None:
+        if self._broken is None:
+            self._broken = reason
+            logger.critical("%s; the process should stop", reason)
+            self._on_broken(reason)
+
+    async def drain(self) -> DrainReport:
+        """Take no more work, let running turns finish, and cancel what still runs at the deadline.
+
+        Safe to call early (before an HTTP server is stopped) and again; the second call returns the same report.
+        """
+        opened = self._open
+        if self._report is not None:
+            return self._report
+        if opened is None:
+            raise RuntimeError("this runtime is not open")
+        self._draining = True
+        started, ended_before = trio.current_time(), opened.supervisor.ended
+        grace = self.limits.cancel_grace + 1.0
+        with opened.hurry:
+            opened.hurry.deadline = started + self.limits.drain_timeout
+            await opened.supervisor.quiet()
+        cancelled = opened.supervisor.cancel_all("draining")
+        with trio.move_on_after(grace) as late:
+            await opened.supervisor.quiet()
+        left = opened.supervisor.statistics()
+        self._report = DrainReport(
+            finished=max(0, opened.supervisor.ended - ended_before - cancelled),
+            cancelled=cancelled,
+            abandoned=left.running + left.waiting if late.cancelled_caught else 0,
+            seconds=trio.current_time() - started,
+        )
+        return self._report
+
+    def hurry(self) -> None:
+        """Shorten a drain that is under way: what still runs is cancelled now."""
+        if self._open is not None:
+            self._open.hurry.cancel(reason="asked to hurry")
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await trio.sleep(_HOUSEKEEPING_SECONDS)
+            while await self.store.expire(time.time(), _EXPIRE_SLICE) == _EXPIRE_SLICE:
+                await trio.lowlevel.checkpoint()
+
+    # -- turns
+
+    async def ask(self, request: ChannelRequest) -> HostedRunResult[AgentResponse[Any]]:
+        """Run one turn and wait for its commit.
+
+        A caller that is cancelled cancels the turn, unless the request says `on_disconnect="finish"`. The target's own
+        code (a tool) may call this too, for another session than its own.
+
+        Raises:
+            BadRequest: The request is at fault; a subclass says how.
+            NotAllowed: The policy refused it.
+            Overloaded: Mailbox full, too many actors, or the runtime is stopping.
+            StorageFull: There is no room for new work.
+            TargetFailed: The turn ended without a result; its record says why and keeps the input.
+        """
+        opened = self._opened_now()
+        if opened.bridge.inside:
+            return await opened.bridge.call_trio(self._ask, request)
+        return await self._ask(request)
+
+    async def _ask(self, request: ChannelRequest) -> HostedRunResult[AgentResponse[Any]]:
+        turn = await self._accept(request)
+        try:
+            return await turn.outcome()
+        finally:
+            turn.leave()
+
+    @asynccontextmanager
+    async def stream(self, request: ChannelRequest) -> AsyncIterator[Turn]:
+        """Run one turn and follow it, batch of updates by batch of updates.
+
+        Leaving the block early cancels the turn, unless the request says `on_disconnect="finish"`. Entering it raises
+        what `ask` raises before the turn begins; iterating raises the rest.
+        """
+        turn = await self._accept(request.replace(stream=True))
+        try:
+            yield turn
+        finally:
+            turn.leave()
+
+    async def _accept(self, request: ChannelRequest) -> Turn:
+        """Put a request into its actor's mailbox, or refuse it."""
+        opened = self._opened_now()
+        if self._draining:
+            raise Overloaded("The server is stopping.", code="draining", status=503, retry_after=5.0)
+        if self.store.full:
+            raise StorageFull("The server has no room to store new turns.")
+        await self._check_allowed(request)
+        opened.target.check(request)
+        run_id = new_run_id()
+        key, start = await self._place(request, run_id)
+        turn = Turn(request, run_id)
+        session_id = start.session_id if start is not None else None
+        if request.session.after is None and (key, session_id) in ancestry.get():
+            raise Conflicting("A turn cannot wait for another turn of its own session.", code="would_deadlock")
+        opened.supervisor.deliver(key, turn, start)
+        return turn
+
+    async def _check_allowed(self, request: ChannelRequest) -> None:
+        if self._authorize is None:
+            return
+        decision = self._authorize(request)
+        if inspect.isawaitable(decision):
+            decision = await decision
+        if decision == "allowed":
+            return
+        logger.info("channel %s: a request was refused (%s)", request.channel, decision)
+        code = "link_required" if decision == "link_required" else "forbidden"
+        raise NotAllowed("You may not do this.", code=code, status=403)
+
+    async def _place(self, request: ChannelRequest, run_id: str) -> tuple[str, Point | None]:
+        """The key that a request belongs to, and where its session begins."""
+        session = request.session
+        if session.after is not None and session.session_id is not None:
+            raise BadRequest("Name a session or a point to continue from, not both.", field="session")
+        if request.session_mode == "required" and session == type(session)():
+            raise BadRequest("A session is required.", field="session", code="session_required")
+        if request.session_mode == "disabled":
+            return self._key(request, run_id), None
+        if session.after is not None:
+            return await self._continue(request, session.after)
+        if session.session_id is not None:
+            owner = session.isolation_key or request.partition
+            name = f"{owner}:{session.session_id}" if owner else session.session_id
+            return self._key(request, session.session_id), Point(name, named=True)
+        if session.isolation_key is not None and request.name is None:
+            return self._key(request, run_id), Point(session.isolation_key, named=True)
+        thread = request.name or run_id
+        return self._key(request, thread), Point(thread)
+
+    async def _continue(self, request: ChannelRequest, after: str) -> tuple[str, Point]:
+        """The key and session of an immutable point. Another owner's point is as unknown as one that never was."""
+        found = await self.store.find(after)
+        wanted = request.session.isolation_key
+        if found is not None:
+            mine = found.key == wanted if wanted is not None else found.key.startswith(_threads(request.partition))
+            if mine:
+                return found.key, Point.decode(found.value)
+        raise NotFound("There is no such point to continue from.", field="session.after", code="point_not_found")
+
+    def _key(self, request: ChannelRequest, thread: str) -> str:
+        key = request.session.isolation_key
+        if key is None:
+            key = _threads(request.partition) + thread
+        try:
+            check_key(key)
+        except BadKey as exc:
+            raise BadRequest(str(exc), field="session", code="invalid_session") from exc
+        return key
+
+    def _opened_now(self) -> _Open:
+        if self._open is None:
+            raise RuntimeError("this runtime is not open; use it inside `async with runtime`")
+        return self._open
+
+    # -- what others ask
+
+    @property
+    def target_name(self) -> str:
+        """The hosted agent's name."""
+        return self._opened_now().target.name
+
+    @property
+    def serving(self) -> bool:
+        """Whether it is open and nothing is beyond help."""
+        return self._open is not None and self._broken is None
+
+    @property
+    def broken(self) -> str | None:
+        """What is beyond help, if anything is."""
+        return self._broken
+
+    def not_ready(self) -> list[str]:
+        """Why it should get no traffic; empty if it should."""
+        reasons = []
+        if self._open is None:
+            reasons.append("not open")
+        elif not self._open.bridge.healthy:
+            reasons.append("the agent blocks its thread")
+        if self._draining:
+            reasons.append("stopping")
+        if self._broken is not None:
+            reasons.append("broken")
+        elif self._open is not None and self.store.full:
+            reasons.append("storage full")
+        return reasons
+
+    def statistics(self) -> RuntimeStatistics:
+        """The runtime in figures, now."""
+        opened = self._opened_now()
+        return RuntimeStatistics(
+            opened.supervisor.statistics(), self.store.statistics(), opened.bridge.statistics()
+        )
+
+    # -- HTTP
+
+    def asgi(self, inner: Endpoint | None = None) -> Endpoint:
+        """The ASGI callable: this runtime's routes before those of `inner`.
+
+        Its lifespan opens and closes nothing; `init_app` and `serve` see to that.
+        """
+        return Dispatcher(self, self._routes, self.limits.max_body, inner)
+
+    def init_app(self, app: QuartTrio) -> None:
+        """Embed in a Quart-Trio app: the runtime opens before the app's own start-up and closes after its shutdown.
+
+        There, the server stops accepting before the runtime hears of it, so that the drain of running HTTP turns is
+        bounded by the server's own graceful timeout.
+        """
+        inner: Endpoint = app.asgi_app
+        dispatcher = self.asgi(inner)
+
+        async def asgi_app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "lifespan":
+                await dispatcher(scope, receive, send)
+                return
+            try:
+                await self.__aenter__()
+            except Exception as exc:  # whatever it is, the server must hear of it in the protocol's own way
+                logger.error("the runtime did not start: %s", exc)
+                await receive()
+                await send({"type": "lifespan.startup.failed", "message": str(exc)})
+                return
+            async with AsyncExitStack() as leaving:
+                leaving.push_async_exit(self)
+                await inner(scope, receive, send)
+
+        app.asgi_app = asgi_app  # type: ignore[method-assign,assignment]
+
+    async def serve(self, host: str = "127.0.0.1", port: int = 8000, **options: Any) -> DrainReport:
+        """Open, serve HTTP on hypercorn's trio worker until SIGINT or SIGTERM, drain, close; see `serve.serve`."""
+        from .serve import serve
+
+        return await serve(self, host, port, **options)
+
+
+def new_run_id() -> str:
+    """Sorts by time: 48 bits of milliseconds, then 80 random bits."""
+    return f"run_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def _threads(partition: str) -> str:
+    """The beginning of every key that a thread of nobody we know has, by the credential it came under."""
+    return f"thread:{partition}:"
+
+
+def _deepest(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
+
+
+def _ask_to_terminate(_reason: str) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,134 @@
+"""Stand-alone HTTP: hypercorn's trio worker, several acceptors on one listening socket, and the way down."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve as hypercorn_serve
+
+if TYPE_CHECKING:
+    from .runtime import DrainReport, Runtime
+
+BACKLOG = 4096
+ACCEPTORS = 8
+"""hypercorn's one acceptor takes about one connection per scheduler tick; this many take as many."""
+
+_KEEP_ALIVE_SECONDS = 75.0
+
+
+class AddressUnavailable(Exception):  # noqa: N818 - says what the address is
+    """The address cannot be listened on. The message says why and what to do."""
+
+
+async def serve(
+    runtime: Runtime,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    started: Callable[[str], None] | None = None,
+    signals: bool = True,
+) -> DrainReport:
+    """Open the runtime, serve it until SIGINT or SIGTERM, drain it, and close.
+
+    The drain comes first, while the server still answers (503 for new work), and the server's own shutdown after it.
+    A second signal cancels what still runs at once.
+
+    Args:
+        runtime: A runtime that is not open yet.
+        host: Address to listen on.
+        port: Port; 0 lets the system choose.
+        started: Called with the base URL once requests are served.
+        signals: Whether to handle SIGINT and SIGTERM; without, cancel the call to stop it.
+
+    Raises:
+        AddressUnavailable: The port is taken, or the address is not ours.
+    """
+    async with runtime:
+        with listen(host, port) as listener:
+            stop = trio.Event()
+            async with trio.open_nursery() as nursery:
+                server = partial(
+                    hypercorn_serve,
+                    runtime.asgi(),  # type: ignore[arg-type]  # the same ASGI, in our own words
+                    _config(listener),
+                    shutdown_trigger=stop.wait,
+                )
+                await nursery.start(server)
+                if started is not None:
+                    started(base_url(listener))
+                try:
+                    await _signalled(runtime, signals=signals)
+                finally:
+                    with trio.CancelScope(shield=True):
+                        report = await runtime.drain()
+                    stop.set()
+    return report
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind and listen, never with SO_REUSEPORT: a second process must not take the port silently.
+
+    Raises:
+        AddressUnavailable: The port is taken, or the address is not ours.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as exc:
+        raise AddressUnavailable(f"cannot listen on {host}:{port}: {exc.strerror or exc}") from exc
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as exc:
+        listener.close()
+        reason = exc.strerror or str(exc)
+        raise AddressUnavailable(f"cannot listen on {host}:{port}: {reason}; choose another --port") from exc
+    return listener
+
+
+def base_url(listener: socket.socket) -> str:
+    """The URL that a client on this machine can use."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - it is compared, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _config(listener: socket.socket) -> Config:
+    config = Config()
+    # Copies of one listening socket: each gets an acceptor of its own, and the server closes them.
+    config.bind = [f"fd://{os.dup(listener.fileno())}" for _ in range(ACCEPTORS)]
+    config.backlog = BACKLOG
+    config.keep_alive_timeout = _KEEP_ALIVE_SECONDS
+    config.include_server_header = False
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.errorlog.setLevel(logging.WARNING)
+    return config
+
+
+async def _signalled(runtime: Runtime, *, signals: bool) -> None:
+    """Wait for the first signal; from then on, a second one makes the drain hurry."""
+    if not signals:
+        await trio.sleep_forever()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        await anext(received)
+        async with trio.open_nursery() as nursery:
+
+            async def hurry() -> None:
+                await anext(received)
+                runtime.hurry()
+
+            nursery.start_soon(hurry)
+            await runtime.drain()
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,211 @@
+"""The supervisor of actors: it starts them, restarts those that crash, quarantines those that keep crashing, and
+passivates those that are idle.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+import trio
+from afactors_channels import Overloaded, TargetFailed
+from afactors_store import Store, StoreBroken
+
+from .actor import Actor
+from .history import Point
+from .limits import FairSlots, Limits
+from .target import Target
+from .turn import Turn
+
+logger = logging.getLogger("afactors.supervisor")
+
+_SWEEPS_PER_TIMEOUT = 10
+_QUARANTINE_RETRY = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ActorsStatistics:
+    """All actors in figures.
+
+    Attributes:
+        live: Actors in memory.
+        idle: Of these, how many are idle.
+        waiting: Letters in mailboxes.
+        running: Turns that run.
+        queued_for_slot: Of these, how many wait for a slot.
+        started: Actors started since the runtime did.
+        passivated: Actors passivated.
+        restarts: Crashes that were followed by a restart.
+        quarantined: Keys in quarantine.
+    """
+
+    live: int
+    idle: int
+    waiting: int
+    running: int
+    queued_for_slot: int
+    started: int
+    passivated: int
+    restarts: int
+    quarantined: tuple[str, ...]
+
+
+class Supervisor:
+    """Owner of all live actors. Made by the runtime only."""
+
+    def __init__(self, store: Store, target: Target, limits: Limits) -> None:
+        self.store = store
+        self.target = target
+        self.limits = limits
+        self.slots = FairSlots(limits.max_running_turns)
+        self._actors: dict[str, Actor] = {}
+        self._idle: OrderedDict[str, float] = OrderedDict()  # key → since when, the longest first
+        self._quarantined: set[str] = set()
+        self._nursery: trio.Nursery | None = None
+        self._quiet = trio.Event()
+        self._quiet.set()
+        self._started = self._passivated = self._restarts = 0
+        self.ended = 0
+        """Turns that ended since the start, however they did."""
+
+    def statistics(self) -> ActorsStatistics:
+        """All actors in figures, now."""
+        each = [actor.statistics() for actor in self._actors.values()]
+        return ActorsStatistics(
+            live=len(each),
+            idle=len(self._idle),
+            waiting=sum(one.waiting for one in each),
+            running=sum(one.running for one in each),
+            queued_for_slot=self.slots.waiting,
+            started=self._started,
+            passivated=self._passivated,
+            restarts=self._restarts,
+            quarantined=tuple(sorted(self._quarantined)),
+        )
+
+    def deliver(self, key: str, turn: Turn, start: Point | None) -> None:
+        """Put a letter into the mailbox of its actor, which is started if need be.
+
+        Raises:
+            Overloaded: The mailbox is full, there are too many actors, or the key is in quarantine.
+        """
+        actor = self._actors.get(key) or self._start(key)
+        self._idle.pop(key, None)
+        try:
+            actor.deliver(turn, start)
+        finally:
+            self._note(actor)
+
+    def turn_ended(self, actor: Actor) -> None:
+        """Count an end, and note whether the actor has become idle."""
+        self.ended += 1
+        self._note(actor)
+
+    def _note(self, actor: Actor) -> None:
+        if actor.idle and self._actors.get(actor.key) is actor:
+            self._idle[actor.key] = trio.current_time()
+            self._idle.move_to_end(actor.key)
+        if len(self._idle) == len(self._actors):
+            self._quiet.set()
+        elif self._quiet.is_set():
+            self._quiet = trio.Event()
+
+    async def quiet(self) -> None:
+        """Wait until no actor has anything to do."""
+        while not self._quiet.is_set():
+            await self._quiet.wait()
+
+    def cancel_all(self, reason: str) -> int:
+        """Cancel every turn; returns how many letters there were."""
+        return sum(actor.cancel_all(reason) for actor in list(self._actors.values()))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The supervisor's life; cancelled when the runtime is done with it."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            try:
+                await self._sweep()
+            finally:
+                self._nursery = None
+
+    def _start(self, key: str) -> Actor:
+        if self._nursery is None:
+            raise Overloaded("The server is stopping.", code="draining", status=503, retry_after=5.0)
+        if key in self._quarantined:
+            raise _out_of_order()
+        if len(self._actors) >= self.limits.max_live_actors and not self._passivate_longest_idle():
+            raise Overloaded("Too many conversations are active; try again later.", retry_after=1.0)
+        actor = self._actors[key] = Actor(key, self)
+        self._started += 1
+        self._nursery.start_soon(self._supervise, actor)
+        return actor
+
+    async def _supervise(self, actor: Actor) -> None:
+        """Run an actor, again after a crash, until it is passivated or crashes too often."""
+        crashes: deque[float] = deque()
+        while True:
+            try:
+                await actor.run()
+            except Exception as exc:  # an actor's defect must not reach its neighbours, whatever it is
+                if _broken(exc):
+                    raise
+                logger.exception("actor %s crashed", _label(actor.key))
+            else:
+                return
+            actor.fail_running(TargetFailed("The server failed to process this turn."))
+            now = trio.current_time()
+            crashes.append(now)
+            while now - crashes[0] > self.limits.restart_window:
+                crashes.popleft()
+            if len(crashes) > self.limits.max_restarts:
+                self._quarantine(actor)
+                return
+            self._restarts += 1
+            self._note(actor)
+            await trio.sleep(self.limits.restart_backoff * 2 ** (len(crashes) - 1))
+
+    def _quarantine(self, actor: Actor) -> None:
+        logger.error("actor %s is quarantined after %d restarts", _label(actor.key), self.limits.max_restarts)
+        self._quarantined.add(actor.key)
+        del self._actors[actor.key]
+        self._idle.pop(actor.key, None)
+        actor.fail_all(_out_of_order())
+        self._note(actor)
+
+    async def _sweep(self) -> None:
+        """Passivate what has been idle for long enough."""
+        while True:
+            await trio.sleep(self.limits.idle_timeout / _SWEEPS_PER_TIMEOUT)
+            long_ago = trio.current_time() - self.limits.idle_timeout
+            while self._idle and next(iter(self._idle.values())) <= long_ago:
+                self._passivate_longest_idle()
+
+    def _passivate_longest_idle(self) -> bool:
+        if not self._idle:
+            return False
+        key, _ = self._idle.popitem(last=False)
+        self._actors.pop(key).stop()
+        self._passivated += 1
+        return True
+
+
+def _out_of_order() -> Overloaded:
+    return Overloaded(
+        "This conversation is out of order after repeated internal errors.",
+        code="quarantined",
+        status=503,
+        retry_after=_QUARANTINE_RETRY,
+    )
+
+
+def _broken(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.subgroup(StoreBroken) is not None
+    return isinstance(exc, StoreBroken)
+
+
+def _label(key: str) -> str:
+    """A key for the log: enough to find it, short enough to read. Keys name people, so only their beginning."""
+    return repr(key if len(key) <= 24 else f"{key[:23]}…")

@@ -1,0 +1,152 @@
+"""The hosted target: opened, run and closed in the bridge's asyncio thread."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, TypeAlias, cast
+
+from afactors_channels import BadRequest, ChannelRequest
+from agent_framework import (
+    AgentResponse,
+    AgentResponseUpdate,
+    AgentSession,
+    BaseAgent,
+    FunctionTool,
+    Message,
+    SupportsAgentRun,
+    Workflow,
+)
+
+from .bridge import Bridge, BridgeStream
+
+TargetSource: TypeAlias = SupportsAgentRun | Callable[[], Any]
+"""An agent, or a factory of one (sync or async)."""
+
+
+class TargetUnusable(Exception):  # noqa: N818 - says what the target is
+    """What was to be hosted is neither an agent nor makes one. The message says what it is instead."""
+
+
+class Target:
+    """An agent at work behind the bridge."""
+
+    def __init__(self, bridge: Bridge, agent: SupportsAgentRun) -> None:
+        self._bridge = bridge
+        self._agent = agent
+        self._accepted = _accepted_arguments(agent)
+        self._own_tools = _tool_names(agent)
+        self._plain_sessions = getattr(type(agent), "create_session", None) is BaseAgent.create_session
+
+    @property
+    def name(self) -> str:
+        """The agent's name, or its id where it has none."""
+        return self._agent.name or self._agent.id
+
+    def check(self, request: ChannelRequest) -> None:
+        """Refuse what the agent cannot take.
+
+        Raises:
+            BadRequest: A client's tool has the name of one of the agent's own.
+        """
+        for index, tool in enumerate(request.tools):
+            if tool["name"] in self._own_tools:
+                raise BadRequest(
+                    f"The hosted agent has a tool named {tool['name']!r} of its own; give yours another name.",
+                    field=f"tools[{index}].name",
+                )
+
+    async def make_session(self, session_id: str) -> AgentSession:
+        """An empty session."""
+        if self._plain_sessions:
+            return AgentSession(session_id=session_id)
+        return await self._bridge.run(self._agent.create_session, session_id=session_id)
+
+    async def run(self, request: ChannelRequest, session: AgentSession | None) -> AgentResponse[Any]:
+        """One run, awaited."""
+        run = cast("Callable[..., Awaitable[AgentResponse[Any]]]", self._agent.run)
+        return await self._bridge.run(run, _messages(request), session=session, **self._arguments(request))
+
+    def stream(
+        self, request: ChannelRequest, session: AgentSession | None
+    ) -> AbstractAsyncContextManager[BridgeStream[AgentResponseUpdate, AgentResponse[Any]]]:
+        """One run, update by update."""
+        return self._bridge.stream(
+            self._agent.run, _messages(request), stream=True, session=session, **self._arguments(request)
+        )
+
+    def _arguments(self, request: ChannelRequest) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "options": dict(request.options),
+            "tools": [_declaration(tool) for tool in request.tools],
+        }
+        return {name: value for name, value in arguments.items() if value and self._accepted(name)}
+
+
+@asynccontextmanager
+async def open_target(bridge: Bridge, source: TargetSource) -> AsyncIterator[Target]:
+    """Make the target (if `source` is a factory), enter it if it can be entered, and hold it.
+
+    Raises:
+        TargetUnusable: It is not an agent.
+    """
+    async with bridge.hold(lambda: _entered(source)) as agent:
+        yield Target(bridge, agent)
+
+
+@asynccontextmanager
+async def _entered(source: TargetSource) -> AsyncIterator[SupportsAgentRun]:
+    # Runs in the asyncio thread, all of it in one task: what an agent enters, it must leave there.
+    made: Any = source if _is_agent(source) or not callable(source) else source()
+    if inspect.isawaitable(made):
+        made = await made
+    async with AsyncExitStack() as stack:
+        if hasattr(made, "__aenter__"):
+            made = await stack.enter_async_context(made)
+        if not _is_agent(made):
+            raise TargetUnusable(_complaint(made))
+        yield made
+
+
+def _is_agent(value: Any) -> bool:
+    return isinstance(value, SupportsAgentRun) and not isinstance(value, (type, Workflow))
+
+
+def _complaint(value: Any) -> str:
+    if isinstance(value, Workflow):
+        return "a workflow cannot be hosted by this version; wrap it with workflow.as_agent()"
+    return f"expected an agent (something with run() and create_session()), got {type(value).__name__}"
+
+
+def _accepted_arguments(agent: SupportsAgentRun) -> Callable[[str], bool]:
+    """Which keyword arguments the agent's `run` takes."""
+    try:
+        parameters = inspect.signature(agent.run).parameters
+    except (TypeError, ValueError):
+        return lambda _name: True
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return lambda _name: True
+    return parameters.__contains__
+
+
+def _tool_names(agent: SupportsAgentRun) -> frozenset[str]:
+    options = getattr(agent, "default_options", None)
+    tools = options.get("tools") if isinstance(options, Mapping) else None
+    if not isinstance(tools, Sequence):
+        return frozenset()
+    return frozenset(name for tool in tools if isinstance(name := getattr(tool, "name", None), str))
+
+
+def _messages(request: ChannelRequest) -> list[Message]:
+    return [Message.from_dict(dict(message)) for message in request.input]
+
+
+def _declaration(tool: Mapping[str, Any]) -> FunctionTool:
+    # Without a function behind it, the framework returns the call instead of executing it.
+    return FunctionTool(
+        name=tool["name"],
+        description=tool.get("description") or "",
+        input_model=dict(tool.get("parameters") or {"type": "object", "properties": {}}),
+        func=None,
+    )

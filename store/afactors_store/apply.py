@@ -1,0 +1,150 @@
+"""Applying a commit: first everything is checked, by reading alone; then everything is written.
+
+So a commit that is refused has changed nothing, and the batch that it is in goes on.
+"""
+
+from __future__ import annotations
+
+from . import actors, deliveries, keys, letters, records
+from .errors import Conflict, Fenced
+from .kv import Reader, Transaction, delete_range
+from .prepare import Prepared, PreparedRun
+from .protocol import Committed
+from .records import Head, NameRecord
+
+
+def commit(kv: Transaction, prepared: Prepared, store_id: bytes) -> Committed:
+    """Apply a commit.
+
+    Raises:
+        Fenced: The claim is stale.
+        Conflict: The commit contradicts what is stored.
+    """
+    found = actors.find(kv, prepared.key)
+    number = found[0] if found is not None else None
+    _check_claim(found[1] if found is not None else None, prepared)
+    _check_logs(kv, number, prepared)
+    _check_names(kv, number, prepared)
+    actors.check_aliases(kv, prepared.key, number, prepared.aliases)
+    consumed = letters.locate(kv, number, prepared.consume)
+
+    number, head = found if found is not None else actors.create(kv, prepared.key)
+    head = head._replace(version=head.version + 1)
+    _write_documents(kv, number, prepared)
+    _write_logs(kv, number, prepared)
+    _write_names(kv, number, prepared)
+    if prepared.run is not None:
+        _write_run(kv, number, prepared.run)
+    _write_timers(kv, number, prepared)
+    if consumed:
+        head = letters.consume(kv, number, head, consumed)
+    ids = deliveries.append(kv, number, head, prepared.deliveries, store_id) if prepared.deliveries else ()
+    actors.set_aliases(kv, number, prepared.aliases)
+    actors.save(kv, number, head)
+    return Committed(head.version, ids)
+
+
+def log_length(kv: Reader, number: bytes, log: bytes) -> int:
+    """How many rows a log has had; 0 if there is none."""
+    prefix = keys.row(number, keys.LOG, log)
+    for key, value in kv.scan(prefix, prefix + keys.END * 9, reverse=True):
+        return keys.to_u64(key[-8:]) + records.count_rows(value)
+    return 0
+
+
+def _check_claim(head: Head | None, prepared: Prepared) -> None:
+    epoch = actors.EPOCH if head is None else head.epoch
+    if prepared.epoch != epoch:
+        raise Fenced(f"the claim has epoch {prepared.epoch}, the key has {epoch}")
+    # A claim on a key that was never written has no incarnation, and stays good for its first commits.
+    if prepared.incarnation and (head is None or head.incarnation != prepared.incarnation):
+        raise Fenced("the key was erased since it was claimed")
+
+
+def _check_logs(kv: Reader, number: bytes | None, prepared: Prepared) -> None:
+    lengths = dict.fromkeys(prepared.drop_logs, 0)
+    for append in prepared.append:
+        length = lengths.get(append.log)
+        if length is None:
+            length = 0 if number is None else log_length(kv, number, append.log)
+        if append.start != length:
+            raise Conflict(f"rows for position {append.start} of a log that has {length}")
+        lengths[append.log] = append.stop
+
+
+def _check_names(kv: Reader, number: bytes | None, prepared: Prepared) -> None:
+    for name, _ in prepared.names:
+        raw = kv.get(keys.NAMES + name)
+        if raw is None:
+            continue
+        owner = records.decode_name(raw).owner
+        if owner != number and actors.head_of(kv, owner) is not None:
+            raise Conflict("a name of this commit is held by another key")
+
+
+def _write_documents(kv: Transaction, number: bytes, prepared: Prepared) -> None:
+    for name in prepared.delete:
+        kv.delete(keys.row(number, keys.DOCUMENT, name))
+    for name, body in prepared.put:
+        kv.put(keys.row(number, keys.DOCUMENT, name), body)
+
+
+def _write_logs(kv: Transaction, number: bytes, prepared: Prepared) -> None:
+    for log in prepared.drop_logs:
+        prefix = keys.row(number, keys.LOG, log)
+        delete_range(kv, prefix, prefix + keys.END * 9)
+    for append in prepared.append:
+        for start, value in append.values:
+            kv.put(keys.row(number, keys.LOG, append.log, keys.u64(start)), value)
+
+
+def _write_names(kv: Transaction, number: bytes, prepared: Prepared) -> None:
+    for name in prepared.drop_names:
+        drop_name(kv, number, name)
+    for name, value in prepared.names:
+        kv.put(keys.NAMES + name, records.encode_name(NameRecord(number, value)))
+        kv.put(keys.row(number, keys.NAME, name), b"")
+
+
+def drop_name(kv: Transaction, number: bytes, name: bytes) -> None:
+    """Remove a global name of this actor; one that another holds is left alone."""
+    if kv.delete(keys.row(number, keys.NAME, name)):
+        raw = kv.get(keys.NAMES + name)
+        if raw is not None and records.decode_name(raw).owner == number:
+            kv.delete(keys.NAMES + name)
+
+
+def _write_run(kv: Transaction, number: bytes, run: PreparedRun) -> None:
+    drop_run(kv, number, run.run_id)
+    kv.put(keys.row(number, keys.RUN, run.run_id), run.record)
+    if run.expires_at is not None:
+        kv.put(keys.expiry_entry(run.expires_at, number, run.run_id), b"")
+
+
+def drop_run(kv: Transaction, number: bytes, run_id: bytes) -> None:
+    """Remove a run and its place in the index of expiry."""
+    row = keys.row(number, keys.RUN, run_id)
+    raw = kv.get(row)
+    if raw is None:
+        return
+    expires_at = records.decode_run(raw).expires_at
+    if expires_at is not None:
+        kv.delete(keys.expiry_entry(expires_at, number, run_id))
+    kv.delete(row)
+
+
+def _write_timers(kv: Transaction, number: bytes, prepared: Prepared) -> None:
+    for name, at in prepared.timers:
+        drop_timer(kv, number, name)
+        if at is not None:
+            kv.put(keys.row(number, keys.TIMER, name), keys.instant(at))
+            kv.put(keys.timer_entry(at, number, name), b"")
+
+
+def drop_timer(kv: Transaction, number: bytes, name: bytes) -> None:
+    """Remove a timer and its place in the index of timers."""
+    row = keys.row(number, keys.TIMER, name)
+    raw = kv.get(row)
+    if raw is not None:
+        kv.delete(keys.timer_entry(keys.to_instant(raw), number, name))
+        kv.delete(row)

@@ -1,0 +1,20 @@
+"""Owns a directory, says so, and leaves when its standard input ends. With "fork", a forked child outlives it."""
+
+import os
+import sys
+
+import trio
+from afactors_store import LmdbStore
+
+
+async def main(path: str, fork: bool) -> None:
+    async with LmdbStore(path, map_size=1 << 24).open():
+        if fork and os.fork() == 0:
+            print(os.getpid(), flush=True)
+            sys.stdin.read()
+            os._exit(0)
+        print(os.getpid(), flush=True)
+        await trio.to_thread.run_sync(sys.stdin.read)
+
+
+trio.run(main, sys.argv[1], "fork" in sys.argv[2:])
