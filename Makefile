@@ -55,7 +55,7 @@ soak: $(STAMP)  ## run the long tests
 lock:  ## pin the newest releases that pyproject.toml allows (needs uv)
 	@sed -n '/^#/p' $(LOCK) > $(LOCK).new
 	uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 \
-	  --fork-strategy fewest --upgrade --no-annotate --no-header --quiet -o - >> $(LOCK).new
+	  --fork-strategy fewest --upgrade --no-annotate --no-header >> $(LOCK).new
 	@mv $(LOCK).new $(LOCK)
 
 clean:  ## remove the environment and every cache, but no agent's state

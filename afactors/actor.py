@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import trio
+from agent_framework import AgentResponse
+
 from afactors_channels import HostedRunResult, HostError, Overloaded, StorageFull, TargetFailed
 from afactors_store import MAX_NAME_BYTES, Claim, Commit, RunRecord, Store, StoreFull
-from agent_framework import AgentResponse
 
 from .history import Changes, LiveSession, NotStorable, Point, load
 from .limits import FairSlots, Limits

@@ -58,9 +58,7 @@ def split_events(buffer: bytes) -> tuple[list[str], bytes]:
     return events, rest
 
 
-async def answers(
-    client: httpx.AsyncClient, base_url: str, conversation: str, text: str
-) -> AsyncGenerator[str, None]:
+async def answers(client: httpx.AsyncClient, base_url: str, conversation: str, text: str) -> AsyncGenerator[str, None]:
     """Send one message and give the pieces of its answer. Closing the iterator closes the connection.
 
     Raises:
@@ -149,9 +147,7 @@ class _Lines:
     """
 
     descriptor: int
-    _decode: codecs.IncrementalDecoder = field(
-        default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
-    )
+    _decode: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
     _buffer: str = ""
     _ended: bool = False
 
@@ -168,20 +164,27 @@ class _Lines:
         return line.rstrip("\r") if line or end else None
 
 
-def _remembered(file: Path) -> str | None:
+def _remembered(path: Path) -> dict[str, str]:
+    """The conversations' names by their servers' addresses."""
     try:
-        return file.read_text(encoding="utf-8").strip() or None
-    except FileNotFoundError:
-        return None
+        names = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return names if isinstance(names, dict) else {}
 
 
-def _new_conversation(file: Path) -> str:
+def _new_conversation(path: Path, base_url: str) -> str:
     """Name a new conversation and remember it where only we can read: to know the name is to have it."""
     conversation = f"conv_{secrets.token_hex(24)}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch(mode=0o600)
-    file.write_text(conversation + "\n", encoding="utf-8")
+    names = _remembered(path) | {base_url: conversation}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
     return conversation
+
+
+def _unkept(path: Path, error: OSError) -> str:
+    return f"The conversation's name cannot be kept in {path}: {error.strerror}"
 
 
 @dataclass
@@ -191,7 +194,7 @@ class _Chat:
     client: httpx.AsyncClient
     base_url: str
     conversation: str
-    file: Path
+    path: Path
     lines: _Lines
     out: TextIO
     interactive: bool
@@ -220,27 +223,37 @@ class _Chat:
             case "/quit" | "/exit":
                 return False
             case "/new":
-                self.conversation = _new_conversation(self.file)
-                self.show("A new conversation.\n", _DIM)
+                self.begin_anew()
             case "/help":
                 self.show(f"{HELP}\n")
             case _:
                 self.show(f"There is no {command.split()[0]}; /help says what there is.\n", _RED)
         return True
 
+    def begin_anew(self) -> None:
+        """Go on in a new conversation."""
+        try:
+            self.conversation = _new_conversation(self.path, self.base_url)
+        except OSError as error:
+            self.show(f"{_unkept(self.path, error)}\n", _RED)
+        else:
+            self.show("A new conversation.\n", _DIM)
+
     async def ask(self, text: str) -> bool:
         """Send a message and show its answer; False when none came."""
-        failure = None
+        failure, begun = "", False
         with trio.CancelScope() as self.answering:
             try:
                 coming = answers(self.client, self.base_url, self.conversation, text)
                 async with aclosing(coming) as pieces:
                     async for piece in pieces:
                         self.show(piece)
+                        begun = True
             except ChatError as error:
                 failure = str(error)
         cancelled, self.answering = self.answering.cancelled_caught, None
-        self.show("\n")
+        if begun or not failure:
+            self.show("\n")
         if cancelled:
             self.show("Cancelled.\n", _DIM)
         if failure:
@@ -272,7 +285,7 @@ async def chat(
     *,
     api_key: str | None = None,
     conversation: str | None = None,
-    file: Path = Path(".afactors/chat"),
+    path: Path = Path(".afactors/chat.json"),
     descriptor: int = 0,
     out: TextIO | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
@@ -286,7 +299,7 @@ async def chat(
         base_url: Where `/responses` is, such as ``http://127.0.0.1:8000/v1``.
         api_key: Sent as a bearer token.
         conversation: Continue this one, and leave the remembered one alone.
-        file: Where the conversation's id is remembered between sittings.
+        path: The file in which conversations' names are remembered between sittings, by server.
         descriptor: Where lines are read from.
         out: Where everything is written; `sys.stdout` if not given.
         transport: In the network's place, for tests.
@@ -298,15 +311,15 @@ async def chat(
     if isinstance(screen, io.TextIOWrapper):
         screen.reconfigure(errors="replace")
     try:
-        conversation = conversation or _remembered(file) or _new_conversation(file)
+        conversation = conversation or _remembered(path).get(base_url) or _new_conversation(path, base_url)
     except OSError as error:
-        screen.write(f"The conversation's name cannot be kept in {file}: {error.strerror}\n")
+        screen.write(f"{_unkept(path, error)}\n")
         return 1
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     interactive = os.isatty(descriptor)
     status = 0 if interactive else 128 + signal.SIGINT
     async with httpx.AsyncClient(headers=headers, transport=transport) as client:
-        talk = _Chat(client, base_url, conversation, file, _Lines(descriptor), screen, interactive)
+        talk = _Chat(client, base_url, conversation, path, _Lines(descriptor), screen, interactive)
         async with trio.open_nursery() as nursery:
             await nursery.start(talk.heed_interrupts, nursery.cancel_scope)
             status = await talk.sit()

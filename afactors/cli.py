@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+
 from afactors_channels import ResponsesChannel
 from afactors_store import LmdbStore, StoreError
 
@@ -34,7 +35,7 @@ from .target import TargetSource, TargetUnusable
 
 PROGRAM = "python -m afactors"
 
-_KEY = Option("api-key", "a key that callers must send as a bearer token; may be given several times", metavar="KEY", many=True)
+_KEY = Option("api-key", "a bearer token that callers must send; may be given several times", metavar="KEY", many=True)
 _STATE_DIR = Option("state-dir", "folder that holds all state", DEFAULT_STATE_DIR, metavar="FOLDER")
 _LOG_LEVEL = Option(
     "log-level", "debug, info, warning or error", "warning", one_of("debug", "info", "warning", "error"), "LEVEL"
@@ -47,7 +48,7 @@ SERVE_OPTIONS = (
     Option("map-size", "most that the state may grow to", "64G", size, "SIZE"),
     Option("wait-lock", "wait for another process to give up the state folder", 0.0, seconds_or_none, "SECONDS"),
     _KEY,
-    Option("model", "host a real model by this name instead (openai extra; OPENAI_API_KEY, OPENAI_BASE_URL)", metavar="NAME"),
+    Option("model", "host a real model instead (openai extra; OPENAI_API_KEY, OPENAI_BASE_URL)", metavar="NAME"),
     Option("idle-timeout", "passivate a conversation that was quiet for so long", 300.0, seconds, "SECONDS"),
     Option("drain-timeout", "how long running turns may finish on shutdown", 10.0, seconds, "SECONDS"),
     Option("turn-timeout", "longest run of the agent for one turn", 600.0, seconds, "SECONDS"),
@@ -135,8 +136,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(target: str | None, values: Mapping[str, Any]) -> int:
     _set_up_logging(values["log_level"], as_json=values["json_logs"])
     source, name = _target(target, values["model"])
-    map_size = values["map_size"] if isinstance(values["map_size"], int) else size(values["map_size"])
-    store = LmdbStore(values["state_dir"], map_size=map_size)
+    store = LmdbStore(values["state_dir"], map_size=values["map_size"])
     runtime = Runtime(
         source,
         channels=[ResponsesChannel(api_keys=values["api_key"])],
@@ -175,7 +175,8 @@ def _target(target: str | None, model: str | None) -> tuple[TargetSource, str]:
 def _announce(base_url: str, name: str, values: Mapping[str, Any], conversations: int) -> None:
     folder = Path(values["state_dir"]).resolve()
     if values["json_logs"]:
-        _say("", as_json=True, event="started", address=f"{base_url}/v1", state=str(folder), conversations=conversations)
+        facts = {"address": f"{base_url}/v1", "state": str(folder), "conversations": conversations}
+        _say("", as_json=True, event="started", **facts)
         return
     key = "  -H 'authorization: Bearer KEY' \\\n" if values["api_key"] else ""
     found = "1 conversation" if conversations == 1 else f"{conversations} conversations"
@@ -207,8 +208,11 @@ def _announce(base_url: str, name: str, values: Mapping[str, Any], conversations
 def _chat(values: Mapping[str, Any]) -> int:
     from .chat import chat
 
-    state = Path(values["state_dir"]) / "chat.json"
-    return trio.run(lambda: chat(values["url"], api_key=values["api_key"], conversation=values["conversation"], path=state))
+    async def run() -> int:
+        path = Path(values["state_dir"]) / "chat.json"
+        return await chat(values["url"], api_key=values["api_key"], conversation=values["conversation"], path=path)
+
+    return trio.run(run)
 
 
 def _say(text: str, as_json: bool, **facts: Any) -> None:

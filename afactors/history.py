@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import msgpack
-from afactors_store import Append, FormatTooNew
 from agent_framework import AgentSession, Message
+
+from afactors_store import Append, FormatTooNew
 
 from .sealing import Seal
 
@@ -33,7 +34,7 @@ ReadLog: TypeAlias = Callable[[int, int, int], Awaitable[list[bytes]]]
 _NOTHING = Seal()
 
 
-class NotStorable(Exception):  # noqa: N818 - says what the state is
+class NotStorable(Exception):
     """The session holds something that cannot be written down; the message names its place and type."""
 
 

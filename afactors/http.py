@@ -1,5 +1,6 @@
-"""The ASGI callable of a runtime: its channels' routes, `/healthz` and `/readyz`; everything else goes to the app
-that it is embedded in. No framework stands between a route of ours and the server.
+"""The ASGI callable of a runtime: its channels' routes, `/healthz` and `/readyz`.
+
+Everything else goes to the app that it is embedded in. No framework stands between a route of ours and the server.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import trio
+
 from afactors_channels import Endpoint, HostError, NotFound, Overloaded, Receive, Route, Scope, Send, TooLarge
 from afactors_channels.asgi import send_whole
 from afactors_channels.responses import error_body, error_headers

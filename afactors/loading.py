@@ -16,7 +16,7 @@ from .target import TargetSource
 MODEL_INSTRUCTIONS = "You are a helpful assistant."
 
 
-class CannotLoad(Exception):  # noqa: N818 - says what went wrong
+class CannotLoad(Exception):
     """The target cannot be had. The message is one line that says what to do."""
 
 

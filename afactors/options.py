@@ -11,7 +11,7 @@ from typing import Any
 PREFIX = "AFACTORS_"
 
 
-class BadOption(Exception):  # noqa: N818 - says what the option is
+class BadOption(Exception):
     """An option or its environment twin cannot be understood. The message names it."""
 
 
@@ -67,8 +67,13 @@ class Option:
             return self._parsed(given, f"--{self.name}")
         text = environment.get(self.twin)
         if text is None or text == "":
-            return () if self.many else (False if self.flag else self.default)
+            return self._without()
         return self._parsed(text.split(",") if self.many else text, self.twin)
+
+    def _without(self) -> Any:
+        if self.many or self.flag:
+            return () if self.many else False
+        return self.parse(self.default) if isinstance(self.default, str) else self.default
 
     def _parsed(self, given: Any, where: str) -> Any:
         try:
@@ -109,7 +114,7 @@ def size(text: str) -> int:
     number, suffix = (text[:-1], text[-1].upper()) if text[-1:].upper() in "KMGT" else (text, "")
     if not number.isdecimal() or int(number) == 0:
         raise ValueError(f"{text!r} is not a size such as 512M or 64G")
-    return int(number) * 1024 ** (" KMGT".index(suffix) if suffix else 0)
+    return int(number) << 10 * " KMGT".index(suffix or " ")
 
 
 def boolean(text: str) -> bool:

@@ -12,9 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, cast
 
 import trio
+from agent_framework import AgentResponse
+
 from afactors_channels import (
     BadRequest,
     Channel,
@@ -32,7 +34,6 @@ from afactors_channels import (
     StorageFull,
 )
 from afactors_store import BadKey, LmdbStore, Store, StoreBroken, StoreStatistics, check_key
-from agent_framework import AgentResponse
 
 from .bridge import Bridge, BridgeStatistics
 from .history import Point
@@ -425,7 +426,7 @@ class Runtime:
         There, the server stops accepting before the runtime hears of it, so that the drain of running HTTP turns is
         bounded by the server's own graceful timeout.
         """
-        inner: Endpoint = app.asgi_app
+        inner = cast("Endpoint", app.asgi_app)
         dispatcher = self.asgi(inner)
 
         async def asgi_app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -434,7 +435,7 @@ class Runtime:
                 return
             try:
                 await self.__aenter__()
-            except Exception as exc:  # whatever it is, the server must hear of it in the protocol's own way
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the server must hear of it in ASGI's own way
                 logger.error("the runtime did not start: %s", exc)
                 await receive()
                 await send({"type": "lifespan.startup.failed", "message": str(exc)})

@@ -36,7 +36,7 @@ class SealedMessage(Message):
 
     @classmethod
     def _get_type_identifier(cls, value: Any = None) -> str:
-        return Message._get_type_identifier(value)  # noqa: SLF001 - a sealed message serializes as what it is
+        return Message._get_type_identifier(value)
 
 
 class SealedContent(Content):
@@ -120,7 +120,7 @@ def _copy(value: Any) -> Any:
         return object()  # equal to nothing: such a message is compared with what is stored, every time
 
 
-def _plain(sealed: Any, cls: type[Any]) -> Any:
-    twin = cls.__new__(cls)
+def _plain(sealed: Any, cls: type[Message | Content]) -> Any:
+    twin = object.__new__(cls)
     twin.__dict__.update(sealed.__dict__)
     return twin

@@ -24,7 +24,7 @@ ACCEPTORS = 8
 _KEEP_ALIVE_SECONDS = 75.0
 
 
-class AddressUnavailable(Exception):  # noqa: N818 - says what the address is
+class AddressUnavailable(Exception):
     """The address cannot be listened on. The message says why and what to do."""
 
 

@@ -1,5 +1,6 @@
-"""The supervisor of actors: it starts them, restarts those that crash, quarantines those that keep crashing, and
-passivates those that are idle.
+"""The supervisor of actors.
+
+It starts them, restarts those that crash, quarantines those that keep crashing, and passivates those that are idle.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 import trio
+
 from afactors_channels import Overloaded, TargetFailed
 from afactors_store import Store, StoreBroken
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias, cast
 
-from afactors_channels import BadRequest, ChannelRequest
 from agent_framework import (
     AgentResponse,
     AgentResponseUpdate,
@@ -19,13 +18,15 @@ from agent_framework import (
     Workflow,
 )
 
+from afactors_channels import BadRequest, ChannelRequest
+
 from .bridge import Bridge, BridgeStream
 
 TargetSource: TypeAlias = SupportsAgentRun | Callable[[], Any]
 """An agent, or a factory of one (sync or async)."""
 
 
-class TargetUnusable(Exception):  # noqa: N818 - says what the target is
+class TargetUnusable(Exception):
     """What was to be hosted is neither an agent nor makes one. The message says what it is instead."""
 
 

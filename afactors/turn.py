@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import trio
-from afactors_channels import ChannelRequest, HostedRunResult, HostError, TargetFailed
 from agent_framework import AgentResponse, AgentResponseUpdate
+
+from afactors_channels import ChannelRequest, HostedRunResult, HostError, TargetFailed
 
 TurnState: TypeAlias = Literal["queued", "running", "committing", "completed", "failed", "cancelled"]
 """queued → running → committing → completed; queued or running → cancelled; running or committing → failed.

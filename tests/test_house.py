@@ -64,9 +64,7 @@ def all_imports(house: Path, package: str) -> Iterator[Import]:
 
 
 def arrows_upward(house: Path) -> list[str]:
-    return [
-        str(i) for package, above in UPWARD.items() for i in all_imports(house, package) if i.top in above
-    ]
+    return [str(i) for package, above in UPWARD.items() for i in all_imports(house, package) if i.top in above]
 
 
 def asyncio_modules(house: Path) -> set[str]:
@@ -173,9 +171,7 @@ def test_an_upward_arrow_is_found(paper: Path, module: str, text: str, top: str)
     assert arrows_upward(paper) == [f"{module}:{text.count(chr(10)) + 1} imports {top}"]
 
 
-@pytest.mark.parametrize(
-    "text", ["import asyncio", "from asyncio import Task", "import os, asyncio.tasks as t"]
-)
+@pytest.mark.parametrize("text", ["import asyncio", "from asyncio import Task", "import os, asyncio.tasks as t"])
 @pytest.mark.parametrize("module", ["afactors/actor.py", "channels/afactors_channels/contract.py"])
 def test_asyncio_elsewhere_is_found(paper: Path, module: str, text: str) -> None:
     write(paper, module, text)

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 logger = logging.getLogger("afactors.bridge")
 
 
-class BridgeClosed(RuntimeError):  # noqa: N818 - the codebase names failures by what happened
+class BridgeClosed(RuntimeError):
     """The bridge is not open: not entered yet, closing, or closed; or it closed under the work."""
 
 
-class TargetCancelled(Exception):  # noqa: N818 - the codebase names failures by what happened
+class TargetCancelled(Exception):
     """The target was cancelled, and nobody on the trio side asked for it.
 
     An ordinary failure of the target: its own ``asyncio.CancelledError`` is the ``__cause__``.
     """
 
 
-class TargetExited(Exception):  # noqa: N818 - the codebase names failures by what happened
+class TargetExited(Exception):
     """The target raised something that would end a process, such as ``SystemExit``.
 
     Agent code does not decide when the host stops, so this is an ordinary failure of the target; what

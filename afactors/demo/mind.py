@@ -196,9 +196,7 @@ class _ToolChoice:
         choice = options.get("tool_choice") or "auto"
         if isinstance(choice, str):
             return cls(choice)
-        return cls(
-            choice.get("mode", "auto"), choice.get("required_function_name"), choice.get("allowed_tools")
-        )
+        return cls(choice.get("mode", "auto"), choice.get("required_function_name"), choice.get("allowed_tools"))
 
     def permits(self, name: str) -> bool:
         if self.mode == "none" or (self.wanted is not None and name != self.wanted):

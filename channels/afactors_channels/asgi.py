@@ -14,7 +14,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 JSON: Headers = ((b"content-type", b"application/json"),)
 
 
-class ClientGone(Exception):  # noqa: N818 - says what happened
+class ClientGone(Exception):
     """The client closed the connection before its request was whole."""
 
 

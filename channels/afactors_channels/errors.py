@@ -101,11 +101,11 @@ class TargetFailed(HostError):
     code = "server_error"
 
 
-class PushRejected(Exception):  # noqa: N818 - the name is the public vocabulary
+class PushRejected(Exception):
     """The destination refuses this message for good: to the dead letters at once."""
 
 
-class PushDeferred(Exception):  # noqa: N818
+class PushDeferred(Exception):
     """The destination asks to wait.
 
     Attributes:

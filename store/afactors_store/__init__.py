@@ -29,7 +29,7 @@ from .errors import StoreError as StoreError
 from .errors import StoreFull as StoreFull
 from .errors import StoreLocked as StoreLocked
 from .errors import StoreUnusable as StoreUnusable
-from .keys import encode_key as check_key
+from .keys import check_key as check_key
 from .lmdb_store import LmdbStore as LmdbStore
 from .memory import MemoryStore as MemoryStore
 from .protocol import MAX_KEY_BYTES as MAX_KEY_BYTES

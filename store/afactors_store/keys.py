@@ -87,6 +87,11 @@ def encode_key(key: str) -> bytes:
     return _text(key, "an isolation key", MAX_KEY_BYTES)
 
 
+def check_key(key: str) -> None:
+    """Refuse what is no isolation key, as `BadKey`."""
+    encode_key(key)
+
+
 def encode_name(name: str, what: str = "a name") -> bytes:
     """A name or id in UTF-8, or `BadKey`, which calls it `what`."""
     return _text(name, what, MAX_NAME_BYTES)

@@ -104,7 +104,7 @@ class StreamReader:
         assert event["sequence_number"] == self.count
         assert EVENT_KEYS[kind] <= event.keys()
         _events.validate_python(event)
-        assert kind == ("response.created", "response.in_progress")[self.count] or self.count > 1
+        assert self.count > 1 or kind == ("response.created", "response.in_progress")[self.count]
         self.count += 1
         if "response" in event:
             self.lifecycle(kind, check_response(event["response"]))

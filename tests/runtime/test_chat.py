@@ -32,10 +32,7 @@ COMPLETED = {"type": "response.completed", "response": {"status": "completed"}}
 
 
 def encoded(events: Events) -> bytes:
-    return (
-        b"".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in events)
-        + b"data: [DONE]\n\n"
-    )
+    return b"".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in events) + b"data: [DONE]\n\n"
 
 
 class Server(httpx.AsyncBaseTransport):
@@ -64,27 +61,36 @@ class Server(httpx.AsyncBaseTransport):
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "chat"
+    return tmp_path / "state" / "chat.json"
 
 
-async def talk(server: Server, typed: str, file: Path, **options: Any) -> tuple[int, str]:
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Path:
+    path = tmp_path / "chat.json"
+    path.touch(mode=0o600)
+    path.write_text("{spoilt")
+    return path
+
+
+async def talk(server: Server, typed: str, file: Path, base_url: str = BASE, **options: Any) -> tuple[int, str]:
     """Chat with what was typed on a pipe; give the exit status and everything shown."""
     reading, writing = os.pipe()
     os.write(writing, typed.encode())
     os.close(writing)
     out = io.StringIO()
     try:
-        status = await chat(BASE, file=file, descriptor=reading, out=out, transport=server, **options)
+        status = await chat(base_url, path=file, descriptor=reading, out=out, transport=server, **options)
     finally:
         os.close(reading)
     return status, out.getvalue()
 
 
-def remembered(file: Path) -> str | None:
+def remembered(file: Path) -> dict[str, str]:
     if not file.exists():
-        return None
+        return {}
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    return file.read_text().strip()
+    names: dict[str, str] = json.loads(file.read_text())
+    return names
 
 
 # --- events ------------------------------------------------------------------------------------------------
@@ -129,7 +135,7 @@ async def test_an_answer_is_shown_as_it_comes(file: Path, autojump_clock: trio.t
     out = io.StringIO()
     reading, writing = os.pipe()
     os.write(writing, b"hi\n/quit\n")
-    status = await chat(BASE, file=file, descriptor=reading, out=out, transport=Server(stream()))
+    status = await chat(BASE, path=file, descriptor=reading, out=out, transport=Server(stream()))
     os.close(reading)
     os.close(writing)
     assert status == 0
@@ -145,8 +151,7 @@ async def test_lines_are_turns_of_one_remembered_conversation(file: Path) -> Non
     assert await talk(server, "hello\n\nagain", file) == (0, "one\ntwo\n")
     assert await talk(server, "later\r\n/quit\nnever sent\n", file) == (0, "three\n")
 
-    name = remembered(file)
-    assert name is not None
+    name = remembered(file)[BASE]
     assert name.startswith("conv_")
     assert server.sent == [
         {"input": text, "stream": True, "conversation": {"id": name}} for text in ("hello", "again", "later")
@@ -160,7 +165,21 @@ async def test_new_starts_another_conversation(file: Path) -> None:
     await talk(server, "one\n/new\ntwo\n", file)
     first, second = (body["conversation"]["id"] for body in server.sent)
     assert first != second
-    assert remembered(file) == second
+    assert remembered(file) == {BASE: second}
+
+
+async def test_each_server_has_its_own_conversation(file: Path) -> None:
+    server = Server([COMPLETED], [COMPLETED], [COMPLETED])
+    for base_url in (BASE, "http://other.test/v1", BASE):
+        await talk(server, "hello\n", file, base_url=base_url)
+    first, other, again = (body["conversation"]["id"] for body in server.sent)
+    assert first == again != other
+
+
+async def test_a_spoilt_memory_is_begun_anew(spoilt: Path) -> None:
+    server = Server([COMPLETED])
+    assert await talk(server, "hello\n", spoilt) == (0, "\n")
+    assert remembered(spoilt) == {BASE: server.sent[0]["conversation"]["id"]}
 
 
 async def test_a_conversation_that_is_given_leaves_the_remembered_one_alone(file: Path) -> None:
@@ -168,7 +187,7 @@ async def test_a_conversation_that_is_given_leaves_the_remembered_one_alone(file
     await talk(server, "one\n", file, conversation="conv_given", api_key="secret")
     assert server.sent[0]["conversation"] == {"id": "conv_given"}
     assert server.requests[0].headers["authorization"] == "Bearer secret"
-    assert remembered(file) is None
+    assert remembered(file) == {}
 
 
 async def test_commands_are_not_sent(file: Path) -> None:
@@ -184,6 +203,10 @@ async def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> Non
     status, shown = await talk(Server(), "hello\n", tmp_path / "file" / "chat")
     assert status == 1
     assert shown.count("\n") == 1
+    assert "cannot be kept" in shown
+    server = Server([COMPLETED])
+    status, shown = await talk(server, "/new\nhello\n", tmp_path / "file" / "chat", conversation="conv_given")
+    assert (status, server.sent[0]["conversation"]) == (0, {"id": "conv_given"})
     assert "cannot be kept" in shown
 
 
@@ -218,8 +241,13 @@ async def test_a_failure_is_one_line_and_ends_an_unwatched_sitting(
     file: Path, answer: Callable[[], Any], shown: str
 ) -> None:
     server = Server(answer(), [COMPLETED])
-    assert await talk(server, "hello\nagain\n", file) == (1, f"\n{shown}\n")
+    assert await talk(server, "hello\nagain\n", file) == (1, f"{shown}\n")
     assert len(server.requests) == 1
+
+
+async def test_a_failure_after_some_words_starts_a_line(file: Path) -> None:
+    server = Server([delta("Well,"), {"type": "error", "message": "It broke."}])
+    assert await talk(server, "hello\n", file) == (1, "Well,\nIt broke.\n")
 
 
 async def test_a_wrong_key_and_a_wrong_address_are_named(file: Path) -> None:
@@ -229,7 +257,7 @@ async def test_a_wrong_key_and_a_wrong_address_are_named(file: Path) -> None:
     reading, writing = os.pipe()
     os.write(writing, b"hello\n")
     os.close(writing)
-    assert await chat("nowhere", file=file, descriptor=reading, out=out) == 1
+    assert await chat("nowhere", path=file, descriptor=reading, out=out) == 1
     os.close(reading)
     assert "'nowhere' is not an address" in out.getvalue()
 
@@ -281,9 +309,7 @@ def terminal() -> Iterator[tuple[int, int]]:
     os.close(descriptor)
 
 
-async def test_ctrl_c_cancels_the_answer_and_at_the_prompt_it_leaves(
-    file: Path, terminal: tuple[int, int]
-) -> None:
+async def test_ctrl_c_cancels_the_answer_and_at_the_prompt_it_leaves(file: Path, terminal: tuple[int, int]) -> None:
     keyboard, descriptor = terminal
     closed = trio.Event()
 
@@ -298,7 +324,7 @@ async def test_ctrl_c_cancels_the_answer_and_at_the_prompt_it_leaves(
     server = Server(endless(), [delta("two"), COMPLETED])
 
     async def sit() -> None:
-        statuses.append(await chat(BASE, file=file, descriptor=descriptor, out=screen, transport=server))
+        statuses.append(await chat(BASE, path=file, descriptor=descriptor, out=screen, transport=server))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sit)
@@ -324,14 +350,14 @@ async def test_a_failure_at_a_terminal_is_red_and_the_sitting_goes_on(
     screen = Screen()
     os.write(keyboard, b"hello\nagain\n\x04")  # the last is the end of the input
     server = Server(httpx.ConnectError("no"), [delta("here"), COMPLETED])
-    assert await chat(BASE, file=file, descriptor=descriptor, out=screen, transport=server) == 0
+    assert await chat(BASE, path=file, descriptor=descriptor, out=screen, transport=server) == 0
     assert "\x1b[31mNo server answers" in screen.getvalue()
     assert "here\n" in screen.getvalue()
 
     monkeypatch.setenv("NO_COLOR", "1")
     plain = Screen()
     os.write(keyboard, b"\x04")
-    assert await chat(BASE, file=file, descriptor=descriptor, out=plain, transport=Server()) == 0
+    assert await chat(BASE, path=file, descriptor=descriptor, out=plain, transport=Server()) == 0
     assert "\x1b" not in plain.getvalue()
     assert "/help" in plain.getvalue()
 

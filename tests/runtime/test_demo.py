@@ -31,9 +31,7 @@ def agent() -> Agent[Any]:
     return create_agent(clock=lambda: NOON, word_delay=0)
 
 
-async def ask(
-    agent: Agent[Any], what: Any, session: AgentSession | None = None, **options: Any
-) -> AgentResponse:
+async def ask(agent: Agent[Any], what: Any, session: AgentSession | None = None, **options: Any) -> AgentResponse:
     async def run() -> AgentResponse:
         return await agent.run(what, session=session, options=options)
 
@@ -140,9 +138,7 @@ async def test_an_unknown_zone_is_a_plain_answer(agent: Agent[Any]) -> None:
     assert "no time zone called 'Atlantis'" in (await ask(agent, "what time is it in Atlantis?")).text
 
 
-@pytest.mark.parametrize(
-    "name", ["", "..", "../../etc/passwd", "/etc/localtime", "Europe", "a\0b", "x" * 10_000]
-)
+@pytest.mark.parametrize("name", ["", "..", "../../etc/passwd", "/etc/localtime", "Europe", "a\0b", "x" * 10_000])
 def test_what_is_not_a_zone_is_not_looked_for_on_disk(name: str) -> None:
     assert find_zone(name) is None
 
@@ -235,9 +231,7 @@ WEATHER = FunctionTool(
 
 async def test_a_clients_tool_is_called_and_its_result_is_told(agent: Agent[Any]) -> None:
     session = agent.create_session()
-    asked = await ask(
-        agent, "How will the weather be in Paris, fahrenheit, 3 days?", session, tools=[WEATHER]
-    )
+    asked = await ask(agent, "How will the weather be in Paris, fahrenheit, 3 days?", session, tools=[WEATHER])
     (call,) = functions(asked, "function_call")
     assert call.name == "get_weather"
     assert json.loads(str(call.arguments)) == {"city": "Paris", "days": 3, "unit": "fahrenheit"}
@@ -300,9 +294,7 @@ async def test_each_word_takes_its_time(autojump_clock: trio.testing.MockClock) 
 
 
 async def test_instructions_and_max_tokens_make_a_difference(agent: Agent[Any]) -> None:
-    loud = await agent.run(
-        "an echo", options={"instructions": "Please answer in upper case.", "temperature": 1.5}
-    )
+    loud = await agent.run("an echo", options={"instructions": "Please answer in upper case.", "temperature": 1.5})
     assert loud.text.startswith("YOU SAID: 'AN ECHO'")
     short = await agent.run("count to 9", options={"max_tokens": 3})
     assert (short.text.split(), short.finish_reason) == (["1", "2", "3"], "length")
@@ -325,9 +317,7 @@ async def test_the_unknown_gets_a_short_friendly_answer(agent: Agent[Any]) -> No
     assert "only read text" in (await agent.run(Message("user", []))).text
 
 
-@pytest.mark.parametrize(
-    "said", ["1" * 1_000_000, "what time " * 100_000, "((((" * 250_000, "how many " * 100_000]
-)
+@pytest.mark.parametrize("said", ["1" * 1_000_000, "what time " * 100_000, "((((" * 250_000, "how many " * 100_000])
 def test_a_huge_message_costs_little(said: str) -> None:
     began = time.perf_counter()
     hear(said)

@@ -1,6 +1,7 @@
 """What every store promises of claims, commits and what they change."""
 
 import pytest
+import trio
 from afactors_store import (
     Append,
     BadKey,
@@ -277,8 +278,6 @@ async def test_many_keys(store: Store) -> None:
     async def write(part: list[str]) -> None:
         for key in part:
             await store.commit(await store.claim(key), Commit(put={"a": key.encode()}))
-
-    import trio
 
     async with trio.open_nursery() as nursery:
         for n in range(500):

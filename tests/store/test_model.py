@@ -1,0 +1,157 @@
+"""Random histories: LMDB and memory agree on everything, and every index row follows from its record."""
+
+import tempfile
+
+import trio
+from afactors_store import (
+    Append,
+    Commit,
+    Dead,
+    Delivered,
+    LmdbStore,
+    MemoryStore,
+    NewDelivery,
+    Retry,
+    RunRecord,
+    Store,
+    StoreError,
+    keys,
+    records,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+KEYS = st.sampled_from(["a", "b", "é" * 300])
+NAMES = st.sampled_from(["x", "y", "z"])
+BODIES = st.binary(max_size=3)
+TIMES = st.integers(0, 20).map(float)
+
+COMMITS = st.builds(
+    Commit,
+    put=st.dictionaries(NAMES, BODIES, max_size=2),
+    delete=st.lists(NAMES, max_size=1),
+    append=st.lists(st.builds(Append, st.just(1), st.integers(0, 3), st.lists(BODIES, max_size=3)), max_size=2),
+    drop_logs=st.lists(st.just(1), max_size=1),
+    consume=st.lists(NAMES, max_size=1),
+    names=st.dictionaries(NAMES, BODIES, max_size=1),
+    drop_names=st.lists(NAMES, max_size=1),
+    run=st.none() | st.builds(RunRecord, NAMES, BODIES, st.none() | TIMES),
+    timers=st.dictionaries(NAMES, st.none() | TIMES, max_size=2),
+    deliveries=st.lists(st.builds(NewDelivery, NAMES, BODIES, TIMES), max_size=3),
+    aliases=st.dictionaries(KEYS, st.booleans(), max_size=1),
+)
+STEPS = st.one_of(
+    st.tuples(st.just("commit"), KEYS, COMMITS),
+    st.tuples(st.just("commit"), KEYS, COMMITS),
+    st.tuples(st.just("enqueue"), KEYS, NAMES),
+    st.tuples(st.just("due"), TIMES, st.integers(0, 3)),
+    st.tuples(st.just("settle"), st.sampled_from([Delivered(), Retry(8.0), Dead("why")]), st.integers(0, 5)),
+    st.tuples(st.just("expire"), TIMES, st.integers(1, 3)),
+    st.tuples(st.just("erase"), KEYS),
+)
+
+
+class History:
+    """A store, driven step by step; deliveries are told by the order of their takes, for ids are random."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.taken = []
+
+    async def step(self, what, *args) -> object:
+        try:
+            return await getattr(self, what)(*args)
+        except StoreError as exc:
+            return type(exc), str(exc)
+
+    async def commit(self, key, commit):
+        done = await self.store.commit(await self.store.claim(key), commit)
+        return done.version, len(done.delivery_ids)
+
+    async def enqueue(self, key, message_id):
+        return await self.store.enqueue(key, message_id, message_id.encode())
+
+    async def due(self, now, limit):
+        self.taken += await self.store.due(now, limit, 5.0)
+        return [(d.key, d.lane, d.body, d.attempt) for d in self.taken]
+
+    async def settle(self, outcome, n):
+        if n < len(self.taken):
+            await self.store.settle(self.taken[n], outcome)
+
+    async def expire(self, now, limit):
+        return await self.store.expire(now, limit)
+
+    async def erase(self, key):
+        return await self.store.erase(key)
+
+    async def observe(self) -> list[object]:
+        store = self.store
+        seen: list[object] = [await store.keys(), await store.work(10.0), await store.next_due()]
+        seen += [await store.find(name) for name in "xyz"]
+        seen += [(d.key, d.body, d.attempt, d.reason) for d in await store.dead_letters()]
+        seen.append((store.statistics().keys, store.statistics().refused))
+        for key in ("a", "b", "é" * 300):
+            claim = await store.claim(key, "xyz")
+            seen += [claim.key, claim.version, claim.documents, claim.letters, len(claim.incarnation)]
+            seen += [await store.letters(claim), await store.runs(key), await store.list_documents(claim)]
+            seen.append(await store.read_log(claim, 1, 0, 99))
+        return seen
+
+
+def expected_index(rows: dict[bytes, bytes]) -> set[bytes]:
+    """The names of the index rows that the actors' own rows call for."""
+    expected, lanes = set(), {}
+    for row, value in rows.items():
+        if row[:1] != keys.ROWS:
+            continue
+        number, table, rest = row[1:9], row[9:10], row[10:]
+        if table == keys.HEAD:
+            head = records.decode_head(value)
+            expected.add(keys.DIRECTORY + keys.inline(head.key))
+            if head.letters:
+                expected.add(keys.WITH_LETTERS + keys.inline(head.key))
+        elif table == keys.NAME:
+            expected.add(keys.NAMES + rest)
+        elif table == keys.ALIAS:
+            expected.add(keys.ALIASES + rest)
+        elif table == keys.TIMER:
+            expected.add(keys.timer_entry(keys.to_instant(value), number, rest))
+        elif table == keys.RUN:
+            expires_at = records.decode_run(value).expires_at
+            if expires_at is not None:
+                expected.add(keys.expiry_entry(expires_at, number, rest))
+        elif table == keys.DELIVERY:
+            lane = records.decode_delivery(value).lane
+            expected.add(keys.lane_prefix(lane) + rest)
+            lanes[lane] = min(lanes.get(lane, (rest, number)), (rest, number))
+        elif table == keys.DEAD_LETTER:
+            expected.add(keys.DEAD + rest)
+    for serial, number in lanes.values():
+        attempt = records.decode_attempt(rows[keys.row(number, keys.ATTEMPT, serial)])
+        expected.add(keys.head_entry(attempt.due, serial))
+    return expected
+
+
+def rows_of(store: Store) -> dict[bytes, bytes]:
+    return store._opened.engine.read(lambda kv: dict(kv.scan(b"\0", b"\xff" * 9)))
+
+
+async def compare(steps: list[tuple], path: str) -> None:
+    durable, memory = LmdbStore(path, sync=False, map_size=1 << 24), MemoryStore()
+    async with durable.open(), memory.open():
+        one, two = History(durable), History(memory)
+        for step in steps:
+            assert await one.step(*step) == await two.step(*step), step
+            assert await one.observe() == await two.observe(), step
+            rows = rows_of(memory)
+            index = {row for row in rows if row[:1] not in (keys.ROWS, keys.COUNTERS)}
+            assert index == expected_index(rows), step
+        assert set(map(len, rows_of(durable))) >= set(map(len, rows_of(memory)))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(STEPS, max_size=25))
+def test_random_histories(steps: list[tuple]) -> None:
+    with tempfile.TemporaryDirectory() as path:
+        trio.run(compare, steps, path)
