@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
 from collections import OrderedDict, deque
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -237,8 +237,9 @@ class Actor:
         try:
             with turn.scope:
                 response = await self._attempt(turn, session)
+                turn.scope.deadline = math.inf
                 return await self._complete(turn, session, response)
-            error = cancelled_error(turn.cancel_reason or "cancelled")
+            error = cancelled_error(turn.cancel_reason or "timeout")
         except HostError as exc:
             error = exc
         await self._record_failure(turn, error)
@@ -246,19 +247,23 @@ class Actor:
 
     async def _attempt(self, turn: Turn, session: Session | None) -> AgentResponse[Any]:
         """Run the target, within its time."""
-        async with self._around.slots.slot(self.key) if not turn.nested else nullcontext():
+        if not turn.nested:
+            await self._around.slots.acquire(self.key)
+        try:
             live = await self._wake(turn, session) if session is not None else None
             ancestry.set(ancestry.get() | {(self.key, turn.session_id)})
-            with trio.move_on_after(self._around.limits.turn_timeout):
-                return await self._call_target(turn, live)
-            raise cancelled_error("timeout")
+            turn.scope.deadline = trio.current_time() + self._around.limits.turn_timeout
+            return await self._call_target(turn, live)
+        finally:
+            if not turn.nested:
+                self._around.slots.release()
 
     async def _call_target(self, turn: Turn, live: LiveSession | None) -> AgentResponse[Any]:
         agent_session = live.session if live is not None else None
         try:
             if not turn.request.stream:
-                return _checked(await self._around.target.run(turn.request, agent_session))
-            async with self._around.target.stream(turn.request, agent_session) as stream:
+                return _checked(await self._around.target.run(turn, agent_session))
+            async with self._around.target.stream(turn, agent_session) as stream:
                 async for updates in stream:
                     await turn.publish(updates)
             return _checked(stream.final)
@@ -306,7 +311,7 @@ class Actor:
         """The one commit of a completed turn."""
         live = session.live if session is not None else None
         try:
-            changes = await live.changes(head=turn.request.name) if live is not None else None
+            changes = await live.changes(head=turn.request.name, label=turn.run_id) if live is not None else None
         except NotStorable as exc:
             logger.error("turn %s: %s", turn.run_id, exc)
             raise TargetFailed("The agent's session cannot be stored.", code="session_not_storable") from exc

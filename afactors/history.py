@@ -149,8 +149,12 @@ class LiveSession:
         self._seals: dict[str, Seal] = {source: Seal(found) for source, found in _histories(session).items()}
         self._state = _encode_state(session)
 
-    async def changes(self, *, head: str | None) -> Changes:
+    async def changes(self, *, head: str | None, label: str) -> Changes:
         """Compare the session with what is stored of it.
+
+        Args:
+            head: Name of the point that this makes, if it has one.
+            label: A name that no other turn of the session has; new messages without an id get theirs from it.
 
         Raises:
             NotStorable: The session holds something that cannot be written down.
@@ -165,6 +169,7 @@ class LiveSession:
             seal = self._seals.get(source, _NOTHING)
             if seal.intact(messages):
                 kept = len(seal.messages)
+                identify(messages[kept:], f"{label}.")
                 rows = encode_messages(messages[kept:], source)
             else:
                 rewritten.add(source)
@@ -291,6 +296,17 @@ def cut(extents: Iterable[Extent], rows: int) -> list[Extent]:
 def new_log() -> int:
     """A log id that no other log of the key has."""
     return secrets.randbits(64)
+
+
+def identify(messages: Iterable[Message], prefix: str) -> None:
+    """Give every message an id that has none: the prefix and its place.
+
+    The framework compares each turn's messages with the whole history: by id where there is one, else by contents,
+    at ten times the cost.
+    """
+    for index, message in enumerate(messages):
+        if message.message_id is None:
+            message.message_id = f"{prefix}{index}"
 
 
 def encode_messages(messages: Iterable[Message], source: str = "history") -> list[bytes]:

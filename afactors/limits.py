@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
@@ -107,17 +106,11 @@ class FairSlots:
         """Tasks that wait for a slot."""
         return sum(map(len, self._waiting.values()))
 
-    @asynccontextmanager
-    async def slot(self, key: str) -> AsyncIterator[None]:
-        """Hold a slot; waits for one, in turn with other keys."""
+    async def acquire(self, key: str) -> None:
+        """Take a slot; waits for one, in turn with other keys."""
         if self._free:
             self._free -= 1
-        else:
-            await self._wait(key)
-        with self._giving_back():
-            yield
-
-    async def _wait(self, key: str) -> None:
+            return
         task = trio.lowlevel.current_task()
         queue = self._waiting.setdefault(key, deque())
         queue.append(task)
@@ -130,14 +123,8 @@ class FairSlots:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    @contextmanager
-    def _giving_back(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self._release()
-
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Give a slot back, to the key whose turn it is."""
         if not self._waiting:
             self._free += 1
             return

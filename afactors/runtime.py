@@ -8,9 +8,10 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, cast
 
@@ -98,6 +99,7 @@ class _Open:
     target: Target
     supervisor: Supervisor
     hurry: trio.CancelScope
+    run_ids: Iterator[str]
 
 
 class Runtime:
@@ -189,7 +191,7 @@ class Runtime:
                     services.start_soon(self._housekeeping)
                     for task in self._tasks:
                         services.start_soon(task)
-                    self._open = _Open(bridge, target, supervisor, trio.CancelScope())
+                    self._open = _Open(bridge, target, supervisor, trio.CancelScope(), run_ids())
                     try:
                         yield
                     finally:
@@ -278,20 +280,21 @@ class Runtime:
         return await self._ask(request)
 
     async def _ask(self, request: ChannelRequest) -> HostedRunResult[AgentResponse[Any]]:
-        turn = await self._accept(request)
-        try:
+        async with self.turn(request) as turn:
             return await turn.outcome()
-        finally:
-            turn.leave()
+
+    def stream(self, request: ChannelRequest) -> AbstractAsyncContextManager[Turn]:
+        """`turn`, of a request that streams."""
+        return self.turn(request.replace(stream=True))
 
     @asynccontextmanager
-    async def stream(self, request: ChannelRequest) -> AsyncIterator[Turn]:
-        """Run one turn and follow it, batch of updates by batch of updates.
+    async def turn(self, request: ChannelRequest) -> AsyncIterator[Turn]:
+        """Run one turn and follow it; one that streams, batch of updates by batch of updates.
 
         Leaving the block early cancels the turn, unless the request says `on_disconnect="finish"`. Entering it raises
         what `ask` raises before the turn begins; iterating raises the rest.
         """
-        turn = await self._accept(request.replace(stream=True))
+        turn = await self._accept(request)
         try:
             yield turn
         finally:
@@ -306,7 +309,7 @@ class Runtime:
             raise StorageFull("The server has no room to store new turns.")
         await self._check_allowed(request)
         opened.target.check(request)
-        run_id = new_run_id()
+        run_id = next(opened.run_ids)
         key, start = await self._place(request, run_id)
         turn = Turn(request, run_id)
         session_id = start.session_id if start is not None else None
@@ -453,9 +456,10 @@ class Runtime:
         return await serve(self, host, port, **options)
 
 
-def new_run_id() -> str:
-    """Sorts by time: 48 bits of milliseconds, then 80 random bits."""
-    return f"run_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+def run_ids() -> Iterator[str]:
+    """Ids of runs, in order: when the runtime was opened, 24 random bits, a number. They are unique, not secret."""
+    prefix = f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(3)}"
+    return (f"run_{prefix}{number:07x}" for number in count())
 
 
 def _threads(partition: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from agent_framework import Content, Message
 
-_IMMUTABLE = (str, int, float, bool, bytes, type(None))
+_IMMUTABLE = frozenset((str, int, float, bool, bytes, type(None)))
 _NOT_STORED = "raw_representation"  # the framework leaves it out of its serialized form
 
 
@@ -98,9 +98,10 @@ class Seal:
             message.__class__ = SealedMessage
 
     def _seal_content(self, content: Content) -> None:
-        for name, value in vars(content).items():
-            if not isinstance(value, _IMMUTABLE) and name != _NOT_STORED:
-                self._watch(value)
+        attributes = vars(content)
+        for name in [name for name, value in attributes.items() if type(value) not in _IMMUTABLE]:
+            if name != _NOT_STORED:
+                self._watch(attributes[name])
         self._contents.append(content)
         if type(content) is Content:
             content.__class__ = SealedContent

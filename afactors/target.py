@@ -21,6 +21,8 @@ from agent_framework import (
 from afactors_channels import BadRequest, ChannelRequest
 
 from .bridge import Bridge, BridgeStream
+from .history import identify
+from .turn import Turn
 
 TargetSource: TypeAlias = SupportsAgentRun | Callable[[], Any]
 """An agent, or a factory of one (sync or async)."""
@@ -64,17 +66,17 @@ class Target:
             return AgentSession(session_id=session_id)
         return await self._bridge.run(self._agent.create_session, session_id=session_id)
 
-    async def run(self, request: ChannelRequest, session: AgentSession | None) -> AgentResponse[Any]:
+    async def run(self, turn: Turn, session: AgentSession | None) -> AgentResponse[Any]:
         """One run, awaited."""
         run = cast("Callable[..., Awaitable[AgentResponse[Any]]]", self._agent.run)
-        return await self._bridge.run(run, _messages(request), session=session, **self._arguments(request))
+        return await self._bridge.run(run, input_messages(turn), session=session, **self._arguments(turn.request))
 
     def stream(
-        self, request: ChannelRequest, session: AgentSession | None
+        self, turn: Turn, session: AgentSession | None
     ) -> AbstractAsyncContextManager[BridgeStream[AgentResponseUpdate, AgentResponse[Any]]]:
         """One run, update by update."""
         return self._bridge.stream(
-            self._agent.run, _messages(request), stream=True, session=session, **self._arguments(request)
+            self._agent.run, input_messages(turn), stream=True, session=session, **self._arguments(turn.request)
         )
 
     def _arguments(self, request: ChannelRequest) -> dict[str, Any]:
@@ -139,8 +141,15 @@ def _tool_names(agent: SupportsAgentRun) -> frozenset[str]:
     return frozenset(name for tool in tools if isinstance(name := getattr(tool, "name", None), str))
 
 
-def _messages(request: ChannelRequest) -> list[Message]:
-    return [Message.from_dict(dict(message)) for message in request.input]
+def input_messages(turn: Turn) -> list[Message]:
+    """The turn's input, each message with an id.
+
+    The framework's history drops input that looks like a replay of what it holds. Without ids that is decided by
+    contents, and a user who says the same thing twice (and is answered the same) would lose a turn.
+    """
+    messages = [Message.from_dict(dict(message)) for message in turn.request.input]
+    identify(messages, f"{turn.run_id}:")
+    return messages
 
 
 def _declaration(tool: Mapping[str, Any]) -> FunctionTool:

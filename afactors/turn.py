@@ -43,6 +43,7 @@ class Turn:
         # A turn that another turn waits for runs on that one's slot, or the two could wait for each other.
         self.nested = bool(ancestry.get())
         self._ended = trio.Event()
+        self._at_end: list[Callable[[], object]] = []
         self._result: HostedRunResult[AgentResponse[Any]] | None = None
         self._error: HostError | None = None
         self._publisher: trio.MemorySendChannel[Sequence[AgentResponseUpdate]] | None = None
@@ -83,8 +84,17 @@ class Turn:
             self._error = outcome
             self.state = "cancelled" if self.cancel_reason else "failed"
         self._ended.set()
+        for call in self._at_end:
+            call()
         if self._publisher is not None:
             self._publisher.close()
+
+    def on_end(self, call: Callable[[], object]) -> None:
+        """Have `call` called when the turn ends; at once if it has."""
+        if self.ended:
+            call()
+        else:
+            self._at_end.append(call)
 
     async def outcome(self) -> HostedRunResult[AgentResponse[Any]]:
         """Wait for the end.

@@ -111,7 +111,6 @@ class Driver:
         if work.cancel_asked:
             self.cancelled += 1
             self.report(work)
-            work.value = None
         elif work.error is not None:
             self.failed += 1
         else:

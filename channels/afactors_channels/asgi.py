@@ -54,14 +54,19 @@ async def send_whole(send: Send, status: int, body: bytes, headers: Headers = JS
     await send({"type": "http.response.body", "body": body})
 
 
+async def disconnected(receive: Receive) -> None:
+    """Wait until the client leaves."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 @asynccontextmanager
 async def until_disconnect(receive: Receive) -> AsyncIterator[trio.CancelScope]:
     """Cancel the block when the client leaves; `scope.cancelled_caught` tells afterwards."""
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            await disconnected(receive)
             nursery.cancel_scope.cancel(reason="the client left")
 
         nursery.start_soon(watch)

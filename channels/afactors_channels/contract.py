@@ -108,7 +108,10 @@ class HostedRunResult(Generic[ResultT]):
 
 
 class HostedTurn(Protocol):
-    """A running turn, update by update. What it yields is provisional until `result` is there."""
+    """A running turn, update by update. What it yields is provisional until `result` is there.
+
+    Only a request with `stream` yields updates.
+    """
 
     def __aiter__(self) -> AsyncIterator[Sequence[AgentResponseUpdate]]:
         """Batches of updates: all that were ready at once, at least one.
@@ -119,8 +122,21 @@ class HostedTurn(Protocol):
         ...
 
     @property
+    def ended(self) -> bool:
+        """Whether it has a result or an error."""
+        ...
+
+    def on_end(self, call: Callable[[], object]) -> None:
+        """Have `call` called when the turn ends; at once if it has."""
+        ...
+
+    @property
     def result(self) -> HostedRunResult[AgentResponse]:
-        """The committed result; only after the iteration ended without an error."""
+        """The committed result; only after the turn has ended.
+
+        Raises:
+            HostError: The turn failed, was cancelled, or was refused after all.
+        """
         ...
 
 
@@ -131,7 +147,7 @@ class ChannelContext(Protocol):
         """Run one turn and wait for its commit. A caller that is cancelled cancels the turn, by `on_disconnect`."""
         ...
 
-    def stream(self, request: ChannelRequest) -> AbstractAsyncContextManager[HostedTurn]:
+    def turn(self, request: ChannelRequest) -> AbstractAsyncContextManager[HostedTurn]:
         """Run one turn and follow it. Leaving the block early cancels it, by `on_disconnect`.
 
         Entering the block raises what would refuse the request (`BadRequest`, `Overloaded`), so that an HTTP channel

@@ -129,13 +129,15 @@ async def test_options_reach_the_chat_client() -> None:
 
 async def test_answers_to_calls_reach_the_chat_client() -> None:
     client = Scripted([says(Content.from_text("sunny"))])
-    request = parse_create({
-        "input": [
-            {"role": "user", "content": "?"},
-            {"type": "function_call", "call_id": "c1", "name": "get_weather", "arguments": "{}"},
-            {"type": "function_call_output", "call_id": "c1", "output": "sun"},
-        ]
-    })
+    request = parse_create(
+        {
+            "input": [
+                {"role": "user", "content": "?"},
+                {"type": "function_call", "call_id": "c1", "name": "get_weather", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "c1", "output": "sun"},
+            ]
+        }
+    )
     await Agent(client).run([Message.from_dict(dict(message)) for message in request.input])
     [(messages, _)] = client.asked
     assert [(m.role, m.contents[0].type) for m in messages] == [

@@ -215,9 +215,7 @@ REPEATED = {"merge_mode": "replace"}
         ([("a", None), ("x", "replace"), ("y", None)], ["a", "xy"]),
     ],
 )
-def test_repetitions_are_not_said_twice(
-    read: Read, pieces: list[tuple[str, Any]], expected: list[str]
-) -> None:
+def test_repetitions_are_not_said_twice(read: Read, pieces: list[tuple[str, Any]], expected: list[str]) -> None:
     for make, found in (
         (text, lambda item: item["content"][0]["text"]),
         (lambda value, **mode: thought(value, id="rs_1", **mode), lambda item: item["summary"][0]["text"]),
@@ -265,7 +263,9 @@ def test_images_and_other_data(read: Read) -> None:
     partial = Content.from_uri("data:image/png;base64,BBBB", additional_properties={"is_partial_image": True})
     made = Content.from_image_generation_tool_result(image_id="i", outputs=[partial, png])
     link = Content.from_uri("https://x.test/a.pdf", media_type="application/pdf")
-    output = read(run(says(text("see")), says(png), says(made), says(text("and")), says(link), says(text("!"))))["output"]
+    output = read(run(says(text("see")), says(png), says(made), says(text("and")), says(link), says(text("!"))))[
+        "output"
+    ]
     assert [item["type"] for item in output] == ["message", "image_generation_call", "image_generation_call", "message"]
     assert [item["result"] for item in output[1:3]] == ["AAAA", "AAAA"]
     assert [part["text"] for part in output[3]["content"]] == ["and", "https://x.test/a.pdf", "!"]
@@ -366,7 +366,10 @@ contents = st.one_of(
         merge_mode=st.sampled_from([None, "replace"]), hosted=st.sampled_from([None, True]),
     ),
     st.builds(Content.from_function_result, st.sampled_from(["c1", "c2"]), result=words),
-    st.builds(Content.from_uri, st.sampled_from(["data:image/png;base64,AA==", "data:text/plain,a", "https://x.test"])),
+    st.builds(
+        Content.from_uri, st.sampled_from(["data:image/png;base64,AA==", "data:text/plain,a", "https://x.test"]),
+        media_type=st.just("image/png"),
+    ),
     st.builds(Content.from_usage, st.just({"input_token_count": 1}), merge_mode=st.sampled_from([None, "replace"])),
     st.builds(Content.from_error, message=words),
     st.builds(Content.from_hosted_file, st.just("f")),

@@ -136,7 +136,10 @@ def test_ids() -> None:
 
 def test_events_are_whole_and_joined() -> None:
     encoded = encode_events([{"type": "a", "x": "line\nline\u2028"}, {"type": "b", "y": math.nan}])
-    assert encoded == 'event: a\ndata: {"type":"a","x":"line\\nline\u2028"}\n\nevent: b\ndata: {"type":"b","y":null}\n\n'.encode()
+    assert (
+        encoded
+        == 'event: a\ndata: {"type":"a","x":"line\\nline\u2028"}\n\nevent: b\ndata: {"type":"b","y":null}\n\n'.encode()
+    )
     assert encode_events([]) == b""
     assert DONE == b"data: [DONE]\n\n"
 
@@ -160,9 +163,7 @@ def test_text_that_utf8_cannot_express() -> None:
     ],
 )
 def test_errors_have_openais_form(error: HostError, kind: str) -> None:
-    assert error_body(error) == {
-        "error": {"message": "m", "type": kind, "param": error.field, "code": error.code}
-    }
+    assert error_body(error) == {"error": {"message": "m", "type": kind, "param": error.field, "code": error.code}}
 
 
 @pytest.mark.parametrize(

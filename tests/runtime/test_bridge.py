@@ -332,7 +332,7 @@ async def test_stop_iteration_from_a_tool_in_a_thread_does_not_hang(bridge):
 # --- cancellation --------------------------------------------------------------------------------------
 
 
-async def test_cancelling_cancels_the_task_and_waits_for_its_finally_blocks(bridge):
+async def test_cancelling_cancels_the_task_and_waits_for_its_finally_blocks(bridge, caplog):
     probe = Probe()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -345,6 +345,7 @@ async def test_cancelling_cancels_the_task_and_waits_for_its_finally_blocks(brid
     assert len(probe.threads) == 1
     assert threading.get_ident() not in probe.threads
     assert bridge.statistics().cancelled == 1
+    assert not caplog.text
 
 
 async def test_a_cancelled_caller_begins_nothing(bridge):
@@ -353,6 +354,7 @@ async def test_a_cancelled_caller_begins_nothing(bridge):
         scope.cancel()
         await bridge.run(called.append, 1)
     assert await bridge.run(lambda: list(called)) == []
+    assert bridge.statistics().cancelled == 0  # nothing went over at all
 
 
 async def test_cancelling_before_the_loop_came_to_it_never_calls_the_function(bridge):
@@ -763,7 +765,7 @@ async def test_abandoned_work_does_not_hold_up_the_exit_of_the_interpreter(block
         trio.run(main)
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with trio.fail_after(20):
         ended = await trio.run_process(command, capture_stdout=True, env=environment)
     assert ended.stdout == b"closed\n"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from afactors_store import LmdbStore, MemoryStore, Store
 
 HERE = Path(__file__).parent

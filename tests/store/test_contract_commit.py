@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+
 from afactors_store import (
     Append,
     BadKey,

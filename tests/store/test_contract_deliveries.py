@@ -1,6 +1,7 @@
 """What every store promises of deliveries and their lanes."""
 
 import pytest
+
 from afactors_store import Commit, Dead, Delivered, Delivery, NewDelivery, Retry, Store
 
 

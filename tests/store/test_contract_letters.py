@@ -1,6 +1,7 @@
 """What every store promises of letters and of the index of work."""
 
 import pytest
+
 from afactors_store import Commit, Conflict, Letter, Store, Work
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import trio
-import trio.testing
+
 from afactors_store import Append, Commit, Dead, NewDelivery, RunRecord, Store, Work
 
 
@@ -93,7 +93,8 @@ async def test_an_erase_that_is_cut_short_is_seen_by_nobody_and_finished_by_expi
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(store.erase, "one")
-                await trio.testing.wait_all_tasks_blocked()
+                while "one" in await store.keys():  # until its first slice was applied
+                    await trio.lowlevel.checkpoint()
                 scope.cancel()
     async with store.open():
         assert await store.keys() == ["two"]
@@ -106,7 +107,7 @@ async def test_an_erase_that_is_cut_short_is_seen_by_nobody_and_finished_by_expi
         taken = [delivery.body for _ in range(3) for delivery in await store.due(5.0, 3, 9.0)]
         assert taken == [b"two"]
         slices = [await store.expire(0.0, limit=300) for _ in range(5)]
-        assert slices[0] == 300
+        assert 0 < slices[0] <= 300  # at most one more slice went before the cancellation was seen
         assert await store.expire(0.0) == 0
         assert await store.find("one-name") is not None
         assert (await store.claim("one-alias")).key == "two"

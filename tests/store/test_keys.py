@@ -3,10 +3,11 @@
 import math
 
 import pytest
-from afactors_store import keys
-from afactors_store.errors import BadKey
 from hypothesis import given
 from hypothesis import strategies as st
+
+from afactors_store import keys
+from afactors_store.errors import BadKey
 
 INSTANTS = st.floats(allow_nan=False)
 

@@ -2,10 +2,11 @@
 
 import msgpack
 import pytest
-from afactors_store import records
-from afactors_store.errors import FormatTooNew, StoreBroken
 from hypothesis import given
 from hypothesis import strategies as st
+
+from afactors_store import records
+from afactors_store.errors import FormatTooNew, StoreBroken
 
 KINDS = [
     (records.encode_meta, records.decode_meta, records.Meta(1, b"i" * 16, b"s" * 32, 1.5)),
@@ -26,10 +27,8 @@ def test_every_kind_comes_back_and_a_newer_one_is_refused(encode, decode, record
     raw = encode(record)
     assert decode(raw) == record
     plain = msgpack.unpackb(raw)
-    if isinstance(plain, dict):
-        newer = {**plain, "v": records.VERSION + 1}
-    else:
-        newer = [records.VERSION + 1, *plain[1:]]
+    version = records.VERSION + 1
+    newer = {**plain, "v": version} if isinstance(plain, dict) else [version, *plain[1:]]
     with pytest.raises(FormatTooNew):
         decode(msgpack.packb(newer))
     with pytest.raises(StoreBroken):

@@ -6,8 +6,11 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
-from ..asgi import ClientGone, Headers, header, read_body, send_whole, until_disconnect
+import trio
+
+from ..asgi import ClientGone, Headers, disconnected, header, read_body, send_whole, until_disconnect
 from ..contract import (
     ChannelContext,
     ChannelContribution,
@@ -65,6 +68,8 @@ class ResponsesChannel:
         self._session_mode: SessionMode = session_mode
         self._on_disconnect: OnDisconnect = on_disconnect
         self._context: ChannelContext | None = None
+        self._request_prefix = b"req_" + secrets.token_hex(12).encode()
+        self._request_numbers = count()
 
     @property
     def name(self) -> str:
@@ -77,7 +82,7 @@ class ResponsesChannel:
         return ChannelContribution([Route("POST", f"{prefix}/responses", self._create) for prefix in PREFIXES])
 
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = _Answer(send, _request_id(scope))
+        answer = _Answer(send, self._request_id(scope))
         try:
             partition = self._credentials.check(header(scope, b"authorization"))
             call = self._call(parse_create(decode_body(await read_body(receive))), partition)
@@ -88,6 +93,13 @@ class ResponsesChannel:
             return
         if outcome is not None:
             await answer.refuse(_in_our_words(outcome))
+
+    def _request_id(self, scope: Scope) -> bytes:
+        """The client's own id for this request, to be sent back; ours if it sent none that a header can hold."""
+        given = header(scope, b"x-request-id")
+        if given and len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable():
+            return given.encode()
+        return b"%s%08x" % (self._request_prefix, next(self._request_numbers))
 
     def _call(self, create: CreateRequest, partition: str) -> _Call:
         assert self._context is not None  # noqa: S101 - routes exist only after `contribute`
@@ -115,25 +127,27 @@ class ResponsesChannel:
         return _Call(self._context, create, request, skeleton)
 
     async def _ask(self, call: _Call, answer: _Answer, receive: Receive) -> HostError | None:
-        async with until_disconnect(receive):
-            try:
-                result = await call.context.ask(call.request)
-            except HostError as error:
-                return error
-            response = render_response(
-                call.skeleton,
-                result.result,
-                completed_at=int(time.time()),
-                client_tools=call.create.client_tools,
-            )
-            await answer.whole(200, encode_json(response))
+        async with call.context.turn(call.request) as turn:
+            with trio.CancelScope() as waiting:
+                turn.on_end(waiting.cancel)
+                await disconnected(receive)
+            if not turn.ended:
+                raise ClientGone
+            result = turn.result
+        response = render_response(
+            call.skeleton,
+            result.result,
+            completed_at=int(time.time()),
+            client_tools=call.create.client_tools,
+        )
+        await answer.whole(200, encode_json(response))
         return None
 
     async def _stream(self, call: _Call, answer: _Answer, receive: Receive) -> HostError | None:
         events = EventStream(call.skeleton, client_tools=call.create.client_tools)
         async with until_disconnect(receive):
             try:
-                async with call.context.stream(call.request) as turn:
+                async with call.context.turn(call.request) as turn:
                     await answer.begin(encode_events(events.begin()))
                     async for updates in turn:
                         await answer.more(encode_events(events.feed(updates)))
@@ -191,14 +205,6 @@ class _Answer:
     async def end(self, events: bytes) -> None:
         """A stream's last events."""
         await self._send({"type": "http.response.body", "body": events})
-
-
-def _request_id(scope: Scope) -> bytes:
-    """The client's own id for this request, to be sent back; one of ours if it sent none that a header can hold."""
-    given = header(scope, b"x-request-id")
-    if given and len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable():
-        return given.encode()
-    return b"req_" + secrets.token_hex(16).encode()
 
 
 # The runtime speaks of sessions and points; this protocol has other names for them.

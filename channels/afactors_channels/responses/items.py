@@ -179,8 +179,7 @@ def _with_id(item: Mapping[str, Any], path: str, properties: dict[str, Any]) -> 
 
 
 def _message_of(
-    role: str, contents: list[Content], message_id: str | None = None, properties: dict[str, Any] | None =
-        None
+    role: str, contents: list[Content], message_id: str | None = None, properties: dict[str, Any] | None = None
 ) -> SerializedMessage:
     message: SerializedMessage = {"type": "message", "role": role, "contents": contents}
     if message_id is not None:

@@ -203,14 +203,16 @@ class OutputBuilder:
             part = self._open_part(item, kind)
             new = part.add(text, replaces)
         if new:
-            self.emit({
-                "type": kind.delta,
-                "item_id": item.id,
-                "output_index": item.position,
-                kind.index: part.index,
-                "delta": new,
-                **kind.extra,
-            })
+            self.emit(
+                {
+                    "type": kind.delta,
+                    "item_id": item.id,
+                    "output_index": item.position,
+                    kind.index: part.index,
+                    "delta": new,
+                    **kind.extra,
+                }
+            )
 
     def _annotate(self, annotations: list[dict[str, Any]]) -> None:
         item = self._item
@@ -220,14 +222,16 @@ class OutputBuilder:
         for annotation in annotations:
             if annotation in known:  # chat clients say them again when the part and the item end
                 continue
-            self.emit({
-                "type": "response.output_text.annotation.added",
-                "item_id": item.id,
-                "output_index": item.position,
-                "content_index": item.part.index,
-                "annotation_index": len(known),
-                "annotation": annotation,
-            })
+            self.emit(
+                {
+                    "type": "response.output_text.annotation.added",
+                    "item_id": item.id,
+                    "output_index": item.position,
+                    "content_index": item.part.index,
+                    "annotation_index": len(known),
+                    "annotation": annotation,
+                }
+            )
             known.append(annotation)
 
     def _open_item(self, kind: PartKind, source: str | None) -> ItemDraft:
@@ -269,13 +273,15 @@ class OutputBuilder:
             self._finish_item(item.position, item.wire(status))
 
     def _about_part(self, event: str, item: ItemDraft, part: PartDraft, rest: Mapping[str, Any]) -> None:
-        self.emit({
-            "type": event,
-            "item_id": item.id,
-            "output_index": item.position,
-            part.kind.index: part.index,
-            **rest,
-        })
+        self.emit(
+            {
+                "type": event,
+                "item_id": item.id,
+                "output_index": item.position,
+                part.kind.index: part.index,
+                **rest,
+            }
+        )
 
     def _announce(self, position: int, wire: dict[str, Any]) -> None:
         self.output.append(wire)
@@ -325,12 +331,14 @@ class OutputBuilder:
                 self._arguments_delta(call, new)
 
     def _arguments_delta(self, call: CallDraft, delta: str) -> None:
-        self.emit({
-            "type": "response.function_call_arguments.delta",
-            "item_id": call.id,
-            "output_index": call.position,
-            "delta": delta,
-        })
+        self.emit(
+            {
+                "type": "response.function_call_arguments.delta",
+                "item_id": call.id,
+                "output_index": call.position,
+                "delta": delta,
+            }
+        )
 
     def _close_complete_calls(self) -> None:
         for call in [call for call in self._shown if call.complete]:
@@ -345,13 +353,15 @@ class OutputBuilder:
             self._arguments_delta(call, whole)
         if status != "completed" and call.complete:
             status = "completed"
-        self.emit({
-            "type": "response.function_call_arguments.done",
-            "item_id": call.id,
-            "output_index": call.position,
-            "name": call.name,
-            "arguments": call.text,
-        })
+        self.emit(
+            {
+                "type": "response.function_call_arguments.done",
+                "item_id": call.id,
+                "output_index": call.position,
+                "name": call.name,
+                "arguments": call.text,
+            }
+        )
         self._finish_item(call.position, call.wire(status))
 
     def _add_image(self, data: str) -> None:

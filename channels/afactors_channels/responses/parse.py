@@ -189,17 +189,19 @@ _SHAPES: dict[str, Callable[[Any, dict[str, Any], dict[str, Any]], None]] = {
 }
 
 # Fields that the request keeps under their own names.
-_ATTRIBUTES = frozenset({
-    "include",
-    "input",
-    "instructions",
-    "metadata",
-    "model",
-    "previous_response_id",
-    "safety_identifier",
-    "store",
-    "stream",
-    "stream_options",
-    "tool_choice",
-    "user",
-})
+_ATTRIBUTES = frozenset(
+    {
+        "include",
+        "input",
+        "instructions",
+        "metadata",
+        "model",
+        "previous_response_id",
+        "safety_identifier",
+        "store",
+        "stream",
+        "stream_options",
+        "tool_choice",
+        "user",
+    }
+)

@@ -160,10 +160,12 @@ def shape_tool_choice(value: Any, options: dict[str, Any], echo: dict[str, Any])
         options["tool_choice"] = {"mode": value["mode"], "allowed_tools": names}
 
 
-check_reasoning = members({
-    "effort": choice("none", "minimal", "low", "medium", "high", "xhigh", "max"),
-    "summary": choice("auto", "concise", "detailed"),
-})
+check_reasoning = members(
+    {
+        "effort": choice("none", "minimal", "low", "medium", "high", "xhigh", "max"),
+        "summary": choice("auto", "concise", "detailed"),
+    }
+)
 
 
 def shape_reasoning(value: Mapping[str, Any], options: dict[str, Any], echo: dict[str, Any]) -> None:
@@ -174,12 +176,14 @@ def shape_reasoning(value: Mapping[str, Any], options: dict[str, Any], echo: dic
 
 
 _format_type = choice("text", "json_object", "json_schema")
-_format_members = members({
-    "name": function_name,
-    "description": string(),
-    "schema": mapping,
-    "strict": boolean,
-})
+_format_members = members(
+    {
+        "name": function_name,
+        "description": string(),
+        "schema": mapping,
+        "strict": boolean,
+    }
+)
 
 
 def _check_format(value: Any, path: str) -> dict[str, Any]:

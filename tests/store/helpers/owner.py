@@ -4,6 +4,7 @@ import os
 import sys
 
 import trio
+
 from afactors_store import LmdbStore
 
 

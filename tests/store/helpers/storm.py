@@ -3,6 +3,7 @@
 import sys
 
 import trio
+
 from afactors_store import Append, Commit, LmdbStore, NewDelivery
 
 COMMITTERS = 20

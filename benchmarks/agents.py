@@ -1,0 +1,115 @@
+"""The deterministic agents that are hosted: real `Agent`s over a chat client with a script where others have a model.
+
+A reply names how many messages the client saw, so that whoever reads it can tell a kept history from a lost one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from typing import Any
+
+import anyio
+from agent_framework import (
+    Agent,
+    BaseChatClient,
+    ChatMiddlewareLayer,
+    ChatResponse,
+    ChatResponseUpdate,
+    Content,
+    FunctionInvocationLayer,
+    Message,
+    ResponseStream,
+    UsageDetails,
+)
+from agent_framework.observability import ChatTelemetryLayer
+
+WORDS = "The quick brown fox jumps over the lazy dog while five boxing wizards jump quickly past it"
+"""What callers say, and hear again."""
+
+_USAGE = UsageDetails(input_token_count=17, output_token_count=17, total_token_count=34)
+
+
+class ScriptedChatClient(
+    FunctionInvocationLayer[Any],
+    ChatMiddlewareLayer[Any],
+    ChatTelemetryLayer[Any],
+    BaseChatClient[Any],
+):
+    """Echoes the last message, after the number of the turn.
+
+    Args:
+        chunks: Chunks of a streamed reply.
+        spacing: Seconds before each of them; 0 gives all at once, without a pause.
+    """
+
+    OTEL_PROVIDER_NAME = "afactors.benchmarks"
+
+    def __init__(self, *, chunks: int = 20, spacing: float = 0.0) -> None:
+        super().__init__()
+        self._chunks = chunks
+        self._spacing = spacing
+
+    def _inner_get_response(
+        self, *, messages: Sequence[Message], stream: bool, options: Mapping[str, Any], **kwargs: Any
+    ) -> Awaitable[ChatResponse[Any]] | ResponseStream[ChatResponseUpdate, ChatResponse[Any]]:
+        if stream:
+            return self._build_response_stream(self._updates(messages))
+        return self._whole(messages)
+
+    async def _whole(self, messages: Sequence[Message]) -> ChatResponse[Any]:
+        text = f"{mark(turn_of(messages))} {messages[-1].text}"
+        reply = Message(role="assistant", contents=[Content.from_text(text)])
+        return ChatResponse(messages=[reply], response_id="scripted", finish_reason="stop", usage_details=_USAGE)
+
+    async def _updates(self, messages: Sequence[Message]) -> AsyncIterator[ChatResponseUpdate]:
+        words = messages[-1].text.split()
+        for number in range(self._chunks):
+            if self._spacing:
+                await anyio.sleep(self._spacing)
+            text = f"{words[number % len(words)]} " if number else f"{mark(turn_of(messages))} "
+            yield _update(Content.from_text(text))
+        yield _update(Content.from_usage(_USAGE), finish_reason="stop")
+
+
+def _update(content: Content, **more: Any) -> ChatResponseUpdate:
+    return ChatResponseUpdate(
+        contents=[content], role="assistant", response_id="scripted", message_id="scripted", **more
+    )
+
+
+def turn_of(messages: Sequence[Message]) -> int:
+    """The number of the turn, from 1: each earlier one left a question and an answer."""
+    return len(messages) // 2 + 1
+
+
+def mark(turn: int) -> str:
+    """How the reply of a turn begins."""
+    return f"#{turn}."
+
+
+class TimedAgent(Agent[Any]):
+    """An agent that tells how long its last run took, so that its own cost can be taken out of a turn's."""
+
+    last_seconds = 0.0
+
+    def run(self, messages: Any = None, **options: Any) -> Any:  # type: ignore[override]
+        """Run, with a watch. Not for streams."""
+        return self._timed(messages, options)
+
+    async def _timed(self, messages: Any, options: dict[str, Any]) -> Any:
+        began = time.perf_counter()
+        try:
+            return await super().run(messages, **options)
+        finally:
+            self.last_seconds = time.perf_counter() - began
+
+
+def make_agent(*, chunks: int = 20, spacing: float = 0.0) -> Agent[Any]:
+    """The agent of most scenarios."""
+    return Agent(client=ScriptedChatClient(chunks=chunks, spacing=spacing), name="scripted")
+
+
+def make_timed_agent() -> TimedAgent:
+    """The agent of the history scenario."""
+    return TimedAgent(client=ScriptedChatClient(), name="scripted")

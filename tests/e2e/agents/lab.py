@@ -1,0 +1,212 @@
+"""The agent that the end-to-end tests talk to: a real `Agent` whose model does what the last message says.
+
+    slowly SECONDS …    wait first
+    gate FILE …         wait until there is such a file
+    forever …           never answer
+    block SECONDS …     hold the whole thread
+    fail SECRET         raise, with SECRET in the exception's text
+    halfway SECRET      say two words, then raise
+    history             the conversation before this message, as JSON
+    options             the options that arrived, as JSON
+    contents            the contents of this message, as JSON
+    call NAME ARGUMENTS call a function, the client's or one of the agent's own
+    anything else       "N: …", where N counts the user's messages in the conversation so far
+
+What a function returned is repeated as "results: …". Everything that happens is written to the file that `LAB_JOURNAL`
+names, a JSON object to a line, so that a test sees what the agent saw.
+"""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from typing import Any
+
+from agent_framework import (
+    Agent,
+    BaseChatClient,
+    ChatMiddlewareLayer,
+    ChatResponse,
+    ChatResponseUpdate,
+    Content,
+    FunctionInvocationContext,
+    FunctionInvocationLayer,
+    Message,
+    ResponseStream,
+    UsageDetails,
+    tool,
+)
+from agent_framework.observability import ChatTelemetryLayer
+
+from afactors import ChannelRequest, ChannelSession, Runtime
+from afactors_channels import HostError
+
+host: Runtime | None = None
+"""The runtime that hosts the agent; whoever made it says so here, for the tool that calls it."""
+
+
+def note(what: str, text: str) -> None:
+    """Write to the journal: one write of one line, so that threads do not mix theirs."""
+    if journal := os.environ.get("LAB_JOURNAL"):
+        line = json.dumps({"what": what, "text": text, "at": time.monotonic(), "pid": os.getpid()}) + "\n"
+        descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+
+
+class Obedient(
+    FunctionInvocationLayer[Any], ChatMiddlewareLayer[Any], ChatTelemetryLayer[Any], BaseChatClient[Any]
+):
+    """A chat client that does what it is told."""
+
+    OTEL_PROVIDER_NAME = "lab"
+
+    def _inner_get_response(
+        self, *, messages: Sequence[Message], stream: bool, options: Mapping[str, Any], **_: Any
+    ) -> Awaitable[ChatResponse[Any]] | ResponseStream[ChatResponseUpdate, ChatResponse[Any]]:
+        updates = self._noted(messages, options)
+        return self._build_response_stream(updates) if stream else ChatResponse.from_update_generator(updates)
+
+    async def _noted(
+        self, messages: Sequence[Message], options: Mapping[str, Any]
+    ) -> AsyncIterator[ChatResponseUpdate]:
+        text = messages[-1].text
+        note("start", text)
+        end = "cancelled"
+        try:
+            async for update in self._answer(messages, options):
+                yield update
+            end = "end"
+        except Exception:
+            end = "raised"
+            raise
+        finally:
+            note(end, text)
+
+    async def _answer(
+        self, messages: Sequence[Message], options: Mapping[str, Any]
+    ) -> AsyncIterator[ChatResponseUpdate]:
+        last = messages[-1]
+        if last.role == "tool":
+            results = [content.result for content in last.contents if content.type == "function_result"]
+            if "fail now" in results:
+                raise RuntimeError("told to fail")
+            yield _say("results: " + json.dumps(results))
+            return
+        command, _, rest = last.text.partition(" ")
+        if command in ("fail", "halfway"):
+            if command == "halfway":
+                yield _say("so ")
+                yield _say("far ")
+            raise RuntimeError(f"the secret is {rest}")
+        if command == "call":
+            name, _, arguments = rest.partition(" ")
+            yield _update(Content.from_function_call(f"call_{name}", name, arguments=arguments or "{}"))
+            return
+        if command == "slowly":
+            await asyncio.sleep(float(rest.split()[0]))
+        elif command == "gate":
+            while not os.path.exists(rest.split()[0]):  # noqa: ASYNC240 - a stat of a local file
+                await asyncio.sleep(0.01)
+        elif command == "forever":
+            await asyncio.Event().wait()
+        elif command == "block":
+            time.sleep(float(rest.split()[0]))  # noqa: ASYNC251 - that is what it is for
+        text = _reply(command, messages, options)
+        for word in re.findall(r"\S+\s*", text)[:-1] if len(text) < 200 else []:
+            yield _say(word)
+            text = text[len(word) :]
+        yield _say(text)
+        words = sum(len(message.text.split()) for message in messages)
+        yield _update(Content.from_usage(UsageDetails(input_token_count=words, output_token_count=7)))
+
+
+def _reply(command: str, messages: Sequence[Message], options: Mapping[str, Any]) -> str:
+    said = [message for message in messages if message.role != "system"]
+    if command == "history":
+        return json.dumps([[message.role, message.text] for message in said[:-1]])
+    if command == "options":
+        instructions = [message.text for message in messages if message.role == "system"]
+        return json.dumps({**options, "system": instructions}, default=repr)
+    if command == "contents":
+        return json.dumps([content.to_dict() for content in messages[-1].contents])
+    return f"{sum(message.role == 'user' for message in said)}: {messages[-1].text}"
+
+
+def _update(content: Content) -> ChatResponseUpdate:
+    return ChatResponseUpdate(contents=[content], role="assistant", message_id="m1", response_id="r1", model="lab-1")
+
+
+def _say(text: str) -> ChatResponseUpdate:
+    return _update(Content.from_text(text))
+
+
+@tool
+def fork() -> str:
+    """Fork; the child leaves at once."""
+    child = os.fork()
+    if child == 0:
+        os._exit(7)
+    return f"the child left with {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}"
+
+
+@tool
+def fork_and_stay(seconds: float) -> str:
+    """Fork a child that outlives this call, with every descriptor that it inherits."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(seconds)
+        os._exit(0)
+    return str(child)
+
+
+@tool
+def spawn() -> str:
+    """Run another program."""
+    program = [sys.executable, "-c", "print(6 * 7)"]
+    return subprocess.run(program, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@tool
+async def ask(conversation: str, text: str) -> str:
+    """Say something in a conversation of this very runtime."""
+    assert host is not None
+    message = Message("user", [text]).to_dict()
+    request = ChannelRequest(channel="lab", input=[message], session=ChannelSession(session_id=conversation))
+    try:
+        return (await host.ask(request)).result.text
+    except HostError as error:
+        return f"{error.status} {error.code}"
+
+
+@tool
+def remember(text: str, context: FunctionInvocationContext) -> str:
+    """Keep a text in the session's own state, beside its history."""
+    assert context.session is not None
+    kept = [*context.session.state.get("kept", []), text]
+    context.session.state["kept"] = kept
+    return " ".join(kept)
+
+
+@tool
+def remember_and_fail(context: FunctionInvocationContext) -> str:
+    """Change the session's state in every way, and make the turn fail."""
+    assert context.session is not None
+    context.session.state["kept"].append("in place")
+    context.session.state["kept"] = [*context.session.state["kept"], "anew"]
+    return "fail now"
+
+
+def make() -> Agent[Any]:
+    """Make the agent."""
+    return Agent(Obedient(), "You obey.", name="lab", tools=[fork, fork_and_stay, spawn, ask, remember, remember_and_fail])
+
+
+agent = make()
+number = 42  # something that is no agent

@@ -1,0 +1,176 @@
+"""What only LMDB has: a directory, a format, a map that fills up, and a process it belongs to."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import lmdb
+import msgpack
+import pytest
+import trio
+
+from afactors_store import (
+    Append,
+    Commit,
+    FormatTooNew,
+    LmdbStore,
+    RunRecord,
+    StoreFull,
+    StoreUnusable,
+)
+from afactors_store.keys import META
+
+
+async def open_once(path: Path) -> None:
+    async with LmdbStore(path, sync=False).open():
+        pass
+
+
+async def test_a_missing_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    await open_once(tmp_path / "a" / "b" / "state")
+    for made in ("a", "a/b", "a/b/state"):
+        assert stat.S_IMODE((tmp_path / made).stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("path", ["file", "file/below", "/proc/state", "/proc"])
+async def test_a_directory_that_cannot_be_used(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreUnusable, match="choose another --state-dir") as caught:
+        await open_once(tmp_path / path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_a_file_that_is_not_lmdb(tmp_path: Path, size: int) -> None:
+    (tmp_path / "data.mdb").write_bytes(b"?" * size)
+    with pytest.raises(StoreUnusable, match=r"data\.mdb is not an LMDB file"):
+        await open_once(tmp_path)
+    assert (tmp_path / "data.mdb").read_bytes() == b"?" * size
+
+
+async def test_a_database_of_something_else(tmp_path: Path) -> None:
+    with lmdb.Environment(os.fspath(tmp_path)) as env, env.begin(write=True) as txn:
+        txn.put(b"theirs", b"1")
+    with pytest.raises(StoreUnusable, match="something else"):
+        await open_once(tmp_path)
+
+
+async def test_a_newer_format_is_refused_and_left_untouched(tmp_path: Path) -> None:
+    with lmdb.Environment(os.fspath(tmp_path)) as env, env.begin(write=True) as txn:
+        txn.put(META, msgpack.packb({"format": 2, "something": "new"}))
+    before = (tmp_path / "data.mdb").read_bytes()
+    with pytest.raises(FormatTooNew, match=r"newer afactors .* format is 2, .* up to 1"):
+        await open_once(tmp_path)
+    assert (tmp_path / "data.mdb").read_bytes() == before
+
+
+async def test_reopening_writes_nothing(tmp_path: Path) -> None:
+    await open_once(tmp_path)
+    before = (tmp_path / "data.mdb").read_bytes()
+    await open_once(tmp_path)
+    assert (tmp_path / "data.mdb").read_bytes() == before
+
+
+async def fill(store: LmdbStore) -> int:
+    """Append until there is no room at all; how many rows went in."""
+    claim = await store.claim("large")
+    rows = 0
+    while True:
+        commit = Commit(append=[Append(1, rows, [bytes(3000)])], run=RunRecord(f"r{rows}", b"", 1.0))
+        try:
+            await store.commit(claim, commit)
+        except StoreFull:
+            return rows
+        rows += 1
+
+
+async def test_a_full_map_refuses_new_work_and_can_still_delete(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path, map_size=2 << 20, sync=False)
+    async with store.open():
+        await store.commit(await store.claim("small"), Commit(put={"a": b"1"}))
+        rows = await fill(store)
+        statistics = store.statistics()
+        assert store.full
+        assert statistics.map_bytes == 2 << 20
+        assert statistics.used_bytes > 0.9 * statistics.map_bytes
+        with pytest.raises(StoreFull, match="no new work"):
+            await store.enqueue("small", "m", b"")
+        assert len(await store.read_log(await store.claim("large"), 1, 0, rows + 1)) == rows
+    async with store.open():
+        assert store.full
+        assert await store.expire(2.0, limit=20) == 20
+        assert await store.erase("large")
+        assert not store.full
+        assert await store.enqueue("small", "m", b"")
+        assert (await store.claim("small", ["a"])).documents == {"a": b"1"}
+
+
+async def test_the_reserve_is_open_to_commits(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path, map_size=4 << 20, sync=False)
+    async with store.open():
+        claim = await store.claim("key")
+        rows = 0
+        while not store.full:
+            await store.commit(claim, Commit(append=[Append(1, rows, [bytes(3000)])]))
+            rows += 1
+        with pytest.raises(StoreFull):
+            await store.enqueue("key", "m", b"")
+        for _ in range(5):
+            await store.commit(claim, Commit(append=[Append(1, rows, [bytes(3000)])]))
+            rows += 1
+        assert store.full
+
+
+async def test_a_change_larger_than_the_map_is_refused_before_it_is_handed_over(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path, map_size=1 << 20)
+    async with store.open():
+        with pytest.raises(StoreFull, match="whole map"):
+            await store.commit(await store.claim("key"), Commit(put={"a": bytes(2 << 20)}))
+        assert store.statistics().refused == 1
+        assert not store.full
+
+
+async def test_a_full_disk_is_full_and_not_broken(tmp_path: Path, start) -> None:
+    namespace = ("unshare", "--map-root-user", "--mount")
+    if (await trio.run_process([*namespace, "true"], capture_stderr=True, check=False)).returncode:
+        pytest.skip("this machine gives no mount namespaces")
+    process = start("fill_disk.py", tmp_path, prefix=namespace)
+    said, _ = await trio.to_thread.run_sync(process.communicate)
+    assert said.splitlines() == ["full True", "room", "True b'again'"]
+
+
+async def test_a_forked_child_is_refused(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path)
+    async with store.open():
+        read, write = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                store.statistics()
+            except StoreUnusable as exc:
+                os.write(write, str(exc).encode())
+            os._exit(0)
+        os.close(write)
+        said = await trio.to_thread.run_sync(os.read, read, 4096)
+        os.close(read)
+        await trio.to_thread.run_sync(os.waitpid, child, 0)
+        assert f"opened by process {os.getpid()}" in said.decode()
+        await store.commit(await store.claim("key"), Commit())
+
+
+async def test_without_address_space_the_map_size_is_named(tmp_path: Path) -> None:
+    script = (
+        "import resource, trio; from afactors_store import LmdbStore, StoreUnusable\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))\n"
+        "async def main():\n"
+        "    async with LmdbStore('state').open(): pass\n"
+        "try: trio.run(main)\n"
+        "except StoreUnusable as exc: print(exc)\n"
+    )
+    done = await trio.run_process(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_stdout=True,
+    )
+    assert b"give a smaller --map-size" in done.stdout
