@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
@@ -53,6 +52,8 @@ class Surroundings(Protocol):
     target: Target
     limits: Limits
     slots: FairSlots
+    deadlines: dict[Turn, float]
+    """Turns that run the target, in the order in which their time is up."""
 
     def turn_ended(self, actor: Actor) -> None:
         """Called after each turn; the actor may be idle now."""
@@ -237,9 +238,8 @@ class Actor:
         try:
             with turn.scope:
                 response = await self._attempt(turn, session)
-                turn.scope.deadline = math.inf
                 return await self._complete(turn, session, response)
-            error = cancelled_error(turn.cancel_reason or "timeout")
+            error = cancelled_error(turn.cancel_reason or "cancelled")
         except HostError as exc:
             error = exc
         await self._record_failure(turn, error)
@@ -252,9 +252,10 @@ class Actor:
         try:
             live = await self._wake(turn, session) if session is not None else None
             ancestry.set(ancestry.get() | {(self.key, turn.session_id)})
-            turn.scope.deadline = trio.current_time() + self._around.limits.turn_timeout
+            self._around.deadlines[turn] = trio.current_time() + self._around.limits.turn_timeout
             return await self._call_target(turn, live)
         finally:
+            self._around.deadlines.pop(turn, None)
             if not turn.nested:
                 self._around.slots.release()
 
@@ -337,10 +338,9 @@ class Actor:
         )
 
     async def _record_failure(self, turn: Turn, error: HostError) -> None:
-        state = "cancelled" if turn.cancel_reason else "failed"
         try:
             with trio.CancelScope(shield=True):
-                await self._commit(Commit(run=self._run_record(turn, state, error=error)))
+                await self._commit(Commit(run=self._run_record(turn, turn.failure, error=error)))
         except StorageFull:
             logger.error("turn %s: no room for its record", turn.run_id)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,7 +22,6 @@ ACCEPTORS = 8
 """hypercorn's one acceptor takes about one connection per scheduler tick; this many take as many."""
 
 _KEEP_ALIVE_SECONDS = 75.0
-_GC_THRESHOLDS = (50_000, 20, 100)
 
 
 class AddressUnavailable(Exception):
@@ -55,7 +52,7 @@ async def serve(
         AddressUnavailable: The port is taken, or the address is not ours.
     """
     async with runtime:
-        with listen(host, port) as listener, rare_collections():
+        with listen(host, port) as listener:
             stop = trio.Event()
             async with trio.open_nursery() as nursery:
                 server = partial(
@@ -98,24 +95,6 @@ def listen(host: str, port: int) -> socket.socket:
         reason = exc.strerror or str(exc)
         raise AddressUnavailable(f"cannot listen on {host}:{port}: {reason}; choose another --port") from exc
     return listener
-
-
-@contextmanager
-def rare_collections() -> Iterator[None]:
-    """Have the garbage collector leave alone what start-up made, and look for cycles less often.
-
-    A turn makes thousands of short-lived objects and next to no cycles; with the defaults a tenth of its time goes
-    into looking for them.
-    """
-    before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 def base_url(listener: socket.socket) -> str:

@@ -5,9 +5,11 @@ It starts them, restarts those that crash, quarantines those that keep crashing,
 
 from __future__ import annotations
 
+import contextvars
 import logging
 from collections import OrderedDict, deque
 from dataclasses import dataclass
+from itertools import takewhile
 
 import trio
 
@@ -22,7 +24,7 @@ from .turn import Turn
 
 logger = logging.getLogger("afactors.supervisor")
 
-_SWEEPS_PER_TIMEOUT = 10
+_LOOKS_PER_TIMEOUT = 20
 _QUARANTINE_RETRY = 60.0
 
 
@@ -61,6 +63,8 @@ class Supervisor:
         self.target = target
         self.limits = limits
         self.slots = FairSlots(limits.max_running_turns)
+        # Kept here and not as deadlines of trio's: those stay behind in its heap for long, and pin memory there.
+        self.deadlines: dict[Turn, float] = {}
         self._actors: dict[str, Actor] = {}
         self._idle: OrderedDict[str, float] = OrderedDict()  # key → since when, the longest first
         self._quarantined: set[str] = set()
@@ -127,6 +131,7 @@ class Supervisor:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
+            nursery.start_soon(self._watch_deadlines)
             try:
                 await self._sweep()
             finally:
@@ -141,7 +146,8 @@ class Supervisor:
             raise Overloaded("Too many conversations are active; try again later.", retry_after=1.0)
         actor = self._actors[key] = Actor(key, self)
         self._started += 1
-        self._nursery.start_soon(self._supervise, actor)
+        # In a context of its own: an actor outlives the request that woke it.
+        contextvars.Context().run(self._nursery.start_soon, self._supervise, actor)
         return actor
 
     async def _supervise(self, actor: Actor) -> None:
@@ -176,10 +182,19 @@ class Supervisor:
         actor.fail_all(_out_of_order())
         self._note(actor)
 
+    async def _watch_deadlines(self) -> None:
+        """Cancel what has run for too long."""
+        while True:
+            await trio.sleep(min(1.0, self.limits.turn_timeout / _LOOKS_PER_TIMEOUT))
+            now = trio.current_time()
+            late = list(takewhile(lambda entry: entry[1] <= now, self.deadlines.items()))  # noqa: B023 - used at once
+            for turn, _ in late:
+                turn.cancel("timeout")
+
     async def _sweep(self) -> None:
         """Passivate what has been idle for long enough."""
         while True:
-            await trio.sleep(self.limits.idle_timeout / _SWEEPS_PER_TIMEOUT)
+            await trio.sleep(self.limits.idle_timeout / _LOOKS_PER_TIMEOUT)
             long_ago = trio.current_time() - self.limits.idle_timeout
             while self._idle and next(iter(self._idle.values())) <= long_ago:
                 self._passivate_longest_idle()

@@ -56,6 +56,11 @@ class Turn:
         """Whether it has a result or an error."""
         return self._ended.is_set()
 
+    @property
+    def failure(self) -> Literal["failed", "cancelled"]:
+        """What it is called when it ends without a result: whoever takes too long has failed."""
+        return "cancelled" if self.cancel_reason not in (None, "timeout") else "failed"
+
     def cancel(self, reason: str) -> bool:
         """Ask the turn to stop; False if it is too late for that."""
         if self.state not in ("queued", "running"):
@@ -82,7 +87,7 @@ class Turn:
             self._result, self.state = outcome, "completed"
         else:
             self._error = outcome
-            self.state = "cancelled" if self.cancel_reason else "failed"
+            self.state = self.failure
         self._ended.set()
         for call in self._at_end:
             call()

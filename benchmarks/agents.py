@@ -5,6 +5,7 @@ A reply names how many messages the client saw, so that whoever reads it can tel
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any
@@ -38,6 +39,9 @@ class ScriptedChatClient(
 ):
     """Echoes the last message, after the number of the turn.
 
+    Each reply has a message id of its own, as a model's has: without, the framework compares contents to tell a new
+    message from one that it already keeps, and the same words in the same place count as kept.
+
     Args:
         chunks: Chunks of a streamed reply.
         spacing: Seconds before each of them; 0 gives all at once, without a pause.
@@ -49,6 +53,7 @@ class ScriptedChatClient(
         super().__init__()
         self._chunks = chunks
         self._spacing = spacing
+        self._numbers = itertools.count()
 
     def _inner_get_response(
         self, *, messages: Sequence[Message], stream: bool, options: Mapping[str, Any], **kwargs: Any
@@ -59,22 +64,27 @@ class ScriptedChatClient(
 
     async def _whole(self, messages: Sequence[Message]) -> ChatResponse[Any]:
         text = f"{mark(turn_of(messages))} {messages[-1].text}"
-        reply = Message(role="assistant", contents=[Content.from_text(text)])
-        return ChatResponse(messages=[reply], response_id="scripted", finish_reason="stop", usage_details=_USAGE)
+        message_id = self._new_id()
+        reply = Message(role="assistant", contents=[Content.from_text(text)], message_id=message_id)
+        return ChatResponse(messages=[reply], response_id=message_id, finish_reason="stop", usage_details=_USAGE)
 
     async def _updates(self, messages: Sequence[Message]) -> AsyncIterator[ChatResponseUpdate]:
         words = messages[-1].text.split()
+        message_id = self._new_id()
         for number in range(self._chunks):
             if self._spacing:
                 await anyio.sleep(self._spacing)
             text = f"{words[number % len(words)]} " if number else f"{mark(turn_of(messages))} "
-            yield _update(Content.from_text(text))
-        yield _update(Content.from_usage(_USAGE), finish_reason="stop")
+            yield _update(message_id, Content.from_text(text))
+        yield _update(message_id, Content.from_usage(_USAGE), finish_reason="stop")
+
+    def _new_id(self) -> str:
+        return f"scripted-{next(self._numbers):032}"
 
 
-def _update(content: Content, **more: Any) -> ChatResponseUpdate:
+def _update(message_id: str, content: Content, **more: Any) -> ChatResponseUpdate:
     return ChatResponseUpdate(
-        contents=[content], role="assistant", response_id="scripted", message_id="scripted", **more
+        contents=[content], role="assistant", response_id=message_id, message_id=message_id, **more
     )
 
 
@@ -93,7 +103,7 @@ class TimedAgent(Agent[Any]):
 
     last_seconds = 0.0
 
-    def run(self, messages: Any = None, **options: Any) -> Any:  # type: ignore[override]
+    def run(self, messages: Any = None, **options: Any) -> Any:
         """Run, with a watch. Not for streams."""
         return self._timed(messages, options)
 

@@ -17,6 +17,7 @@ from .processes import Server, bare_server, runtime_server
 from .report import Figure, Progress, Target
 
 NONE = Target("<=", 0)
+PROMISED_FOR = 1000  # connections
 
 _HUNG_SECONDS = 10.0
 _ROUNDS = 3
@@ -73,7 +74,7 @@ async def _burst(server: Server, connections: int, name: str) -> _Burst:
 
 
 def _figures(scenario: str, label: str, connections: int, bursts: Sequence[_Burst]) -> list[Figure]:
-    target = NONE if label == "fsync" else None
+    target = NONE.promised_from(PROMISED_FOR, connections) if label == "fsync" else None
     refused = tuple(float(burst.refused) for burst in bursts)
     hung = tuple(float(burst.hung) for burst in bursts)
     what = f"of {connections:,} connections"

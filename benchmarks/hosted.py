@@ -88,6 +88,7 @@ def alone(agent: Agent[Any], *, stream: bool) -> Turn:
     sessions: dict[str, Any] = {}
 
     async def turn(conversation: str) -> str:
+        await trio.lowlevel.checkpoint()  # a turn that never waits would let nobody wait for it
         session = sessions.get(conversation)
         if session is None:
             session = sessions[conversation] = agent.create_session(session_id=conversation)

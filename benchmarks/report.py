@@ -18,6 +18,10 @@ class Target:
     sign: Literal["<=", ">="]
     limit: float
 
+    def promised_from(self, least: int, size: int) -> Target | None:
+        """The target, if what was measured is as large as what the target was promised for."""
+        return self if size >= least else None
+
     def met(self, value: float) -> bool:
         """Whether the value is as it should be."""
         return value <= self.limit if self.sign == "<=" else value >= self.limit
@@ -33,7 +37,7 @@ class Figure:
     Attributes:
         scenario: Which scenario measured it.
         name: What it is of.
-        value: The median of the rounds.
+        value: The median of the rounds; where failures are counted, the worst round.
         unit: "" for a ratio.
         ratio: How many times the comparison's figure it is: the median of the rounds' own ratios.
         target: What it should be, if anything was promised.

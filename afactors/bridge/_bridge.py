@@ -139,9 +139,7 @@ class Bridge:
 
         def make() -> StreamCrossing[U, F]:
             driver = self._driver
-            return StreamCrossing(
-                fn, args, kwargs, driver.loop(), driver.ended, buffer=self._buffer, finish=finish
-            )
+            return StreamCrossing(fn, args, kwargs, driver.loop(), driver.ended, buffer=self._buffer, finish=finish)
 
         return BridgeStream(self._driver, make)
 

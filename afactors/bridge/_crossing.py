@@ -27,9 +27,11 @@ class Future(Protocol):
 
     def done(self) -> bool:
         """Whether it has a result."""
+        ...
 
     def set_result(self, result: None, /) -> None:
         """Wake whoever awaits it."""
+        ...
 
     def __await__(self) -> Any: ...
 
@@ -39,6 +41,7 @@ class Task(Protocol):
 
     def cancel(self) -> bool:
         """Throw ``CancelledError`` into it."""
+        ...
 
 
 class Home(Protocol):
@@ -48,15 +51,19 @@ class Home(Protocol):
 
     def create_future(self) -> Future:
         """[asyncio] Make a future of the loop."""
+        ...
 
     def begin(self, work: "Crossing[Any]") -> None:
         """[trio] Start the work."""
+        ...
 
     def cancel(self, work: "Crossing[Any]") -> None:
         """[trio] Cancel the work."""
+        ...
 
     def post(self, callback: Callable[[T], None], argument: T) -> None:
         """[trio] Call ``callback(argument)`` there soon."""
+        ...
 
 
 class Crossing(Generic[T]):

@@ -1,6 +1,7 @@
 """The way from the asyncio thread back into trio: callbacks, and whole calls."""
 
 import contextvars
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
@@ -15,10 +16,11 @@ T = TypeVar("T")
 class TrioDoor:
     """Callbacks from the asyncio thread for the trio thread; one wake-up for all that wait."""
 
-    __slots__ = ("_scheduled", "_token", "_waiting")
+    __slots__ = ("_pid", "_scheduled", "_token", "_waiting")
 
     def __init__(self, token: trio.lowlevel.TrioToken) -> None:
         self._token = token
+        self._pid = os.getpid()
         self._waiting: deque[Callable[[], None]] = deque()
         self._scheduled = False
 
@@ -27,6 +29,10 @@ class TrioDoor:
         self._waiting.append(callback)
         if not self._scheduled:
             self._scheduled = True
+            if os.getpid() != self._pid:
+                # Agent code forked, and the child ran on. It has no trio, only a copy of trio's lock, which
+                # may be held for ever by a thread that the child does not have.
+                os._exit(1)
             try:
                 self._token.run_sync_soon(self._drain)
             except trio.RunFinishedError:

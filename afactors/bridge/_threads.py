@@ -96,11 +96,7 @@ class ToolThreads(ThreadPoolExecutor):
 
     def _work(self) -> None:
         while (item := self._take()) is not None:
-            _perform(*item)
-            if os.getpid() != self._pid:
-                # The tool forked and let the child run out of it. The child holds the parent's sockets
-                # and none of its threads, and would wait here for ever.
-                os._exit(1)
+            _perform(self._pid, *item)
             del item  # an idle thread must not keep the last tool's arguments alive
             with self._wake:
                 self._idle += 1
@@ -123,18 +119,26 @@ class ToolThreads(ThreadPoolExecutor):
 
 
 def _perform(
-    future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    pid: int, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     if not future.set_running_or_notify_cancel():
         return
+    error: BaseException | None = None
+    value = None
     try:
         value = fn(*args, **kwargs)
     except StopIteration as exc:
         # asyncio cannot put a StopIteration into a future; before Python 3.12 its waiter hangs for ever.
         error = RuntimeError("the tool raised StopIteration")
         error.__cause__ = exc
-        future.set_exception(error)
     except BaseException as exc:  # noqa: BLE001 - whatever it is belongs to the caller, as in any executor
-        future.set_exception(exc)
+        error = exc
+    if os.getpid() != pid:
+        # The tool forked and let the child run out of it. The child holds the parent's sockets and copies of
+        # its locks, and none of its other threads: it can only do harm, or wait for ever.
+        os._exit(1)
+    if error is not None:
+        future.set_exception(error)
+        del error  # its traceback refers to this frame
     else:
         future.set_result(value)

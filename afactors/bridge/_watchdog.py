@@ -20,9 +20,7 @@ class Watchdog:
         stalled_for: Seconds the beat that is owed has been counted as owed.
     """
 
-    def __init__(
-        self, *, warning: float, limit: float | None, on_stall: Callable[[str], None] | None
-    ) -> None:
+    def __init__(self, *, warning: float, limit: float | None, on_stall: Callable[[str], None] | None) -> None:
         self.lateness = 0.0
         self.stalled_for = 0.0
         self._warning = warning

@@ -122,9 +122,7 @@ class BaseStore:
         named = _named(documents)
         return await self._point(lambda kv: reads.read(kv, key, named))
 
-    async def list_documents(
-        self, claim: Claim, prefix: str = "", after: str = "", limit: int = 100
-    ) -> list[str]:
+    async def list_documents(self, claim: Claim, prefix: str = "", after: str = "", limit: int = 100) -> list[str]:
         """Names of documents that begin with `prefix`, in order, after `after`."""
         listing = partial(reads.documents, key=claim.key.encode(), prefix=keys.encode_prefix(prefix))
         return await self._listing(listing, keys.encode_prefix(after), limit)
@@ -184,9 +182,7 @@ class BaseStore:
         opened = self._open_here()
         if opened.engine.reserved:
             opened.writer.refused += 1
-            raise StoreFull(
-                "the store is full: it takes no new work until something was erased or has expired"
-            )
+            raise StoreFull("the store is full: it takes no new work until something was erased or has expired")
         self._check_size(opened, len(record))
         return await opened.writer.submit(
             lambda txn: letters.enqueue(txn, encoded, encoded_id, record), len(record) + ROW_BYTES
@@ -207,17 +203,13 @@ class BaseStore:
         if not await self._point(lambda kv: deliveries.any_due(kv, now)):
             return []
         writer = self._open_here().writer
-        return await writer.submit(
-            lambda txn: deliveries.take_due(txn, now, limit, visibility), limit * ROW_BYTES
-        )
+        return await writer.submit(lambda txn: deliveries.take_due(txn, now, limit, visibility), limit * ROW_BYTES)
 
     async def settle(self, delivery: Delivery, outcome: Settlement) -> None:
         """End an attempt. A delivery that is no longer this attempt's is left alone."""
         if isinstance(outcome, Retry):
             keys.instant(outcome.at)
-        if isinstance(
-            outcome, Dead
-        ):  # a reason may quote a destination: what is no Unicode must not refuse it
+        if isinstance(outcome, Dead):  # a reason may quote a destination: what is no Unicode must not refuse it
             outcome = Dead(outcome.reason.encode(errors="replace").decode())
         lane = keys.encode_name(delivery.lane, "a lane")
         await self._open_here().writer.submit(
@@ -240,9 +232,7 @@ class BaseStore:
         it. An alias is not followed: a key that leads elsewhere no longer does.
         """
         encoded = keys.encode_key(key)
-        existed, number = await self._open_here().writer.submit(
-            lambda txn: upkeep.begin_erase(txn, encoded), ROW_BYTES
-        )
+        existed, number = await self._open_here().writer.submit(lambda txn: upkeep.begin_erase(txn, encoded), ROW_BYTES)
         if number is not None:
             slice_of = partial(upkeep.erase_slice, number=number)
             while await self._open_here().writer.submit(slice_of, upkeep.SLICE_ROWS * ROW_BYTES):
@@ -252,9 +242,7 @@ class BaseStore:
     def _check_size(self, opened: Opened, size: int) -> None:
         if 0 < opened.engine.map_bytes < size:
             opened.writer.refused += 1
-            raise StoreFull(
-                f"{size} bytes in one change are more than the whole map of {opened.engine.map_bytes}"
-            )
+            raise StoreFull(f"{size} bytes in one change are more than the whole map of {opened.engine.map_bytes}")
 
     async def _point(self, work: Callable[[Reader], T]) -> T:
         """A small read: in place."""

@@ -20,9 +20,7 @@ from .protocol import Dead, Delivered, Delivery, Retry, Settlement
 from .records import Attempt, Head, StoredDeadLetter, StoredDelivery
 
 
-def append(
-    kv: Transaction, number: bytes, head: Head, new: list[PreparedDelivery], store_id: bytes
-) -> tuple[str, ...]:
+def append(kv: Transaction, number: bytes, head: Head, new: list[PreparedDelivery], store_id: bytes) -> tuple[str, ...]:
     """Add deliveries at the ends of their lanes; their ids, in their order."""
     counters = actors.read_counters(kv)
     ids = tuple(keys.delivery_id(store_id, head.incarnation, head.version, n) for n in range(len(new)))

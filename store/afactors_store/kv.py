@@ -127,9 +127,7 @@ class SortedTransaction:
         self._undo.clear()
 
 
-def take(
-    rows: Iterator[tuple[bytes, bytes]], limit: int, budget: int
-) -> tuple[list[tuple[bytes, bytes]], bool]:
+def take(rows: Iterator[tuple[bytes, bytes]], limit: int, budget: int) -> tuple[list[tuple[bytes, bytes]], bool]:
     """The first rows, at most `limit`, until about `budget` bytes are read; and whether the budget ended it.
 
     At least one row is taken, so that whoever goes on in slices makes progress.

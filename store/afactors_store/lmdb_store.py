@@ -47,9 +47,7 @@ class LmdbStore(BaseStore):
             the store).
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, map_size: int = DEFAULT_MAP_SIZE, sync: bool = True
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, map_size: int = DEFAULT_MAP_SIZE, sync: bool = True) -> None:
         super().__init__()
         self._path = Path(path)
         self._map_size = map_size
@@ -211,9 +209,7 @@ def _open_environment(path: Path, map_size: int, sync: bool) -> lmdb.Environment
     except lmdb.InvalidError:
         reason = "its data.mdb is not an LMDB file; move it away or choose another --state-dir"
     except lmdb.VersionMismatchError as exc:
-        raise FormatTooNew(
-            f"cannot open '{path}': another version of LMDB wrote its data.mdb ({exc})"
-        ) from None
+        raise FormatTooNew(f"cannot open '{path}': another version of LMDB wrote its data.mdb ({exc})") from None
     except lmdb.MemoryError:
         reason = f"no address space for a map of {map_size} bytes; give a smaller --map-size"
     except (lmdb.Error, OSError) as exc:
@@ -230,16 +226,13 @@ def _read_or_make_meta(engine: LmdbEngine, path: Path) -> Meta:
         if raw is not None:
             return records.decode_meta(raw)
         if engine.used_bytes:
-            raise StoreUnusable(
-                f"'{path}' holds an LMDB database of something else; choose another --state-dir"
-            )
+            raise StoreUnusable(f"'{path}' holds an LMDB database of something else; choose another --state-dir")
         meta = Meta(records.FORMAT, os.urandom(16), os.urandom(32), time.time())
         with engine.transaction() as txn:
             txn.put(META, records.encode_meta(meta))
     except FormatTooNew as exc:
         raise FormatTooNew(
-            f"a newer afactors wrote the store in '{path}': {exc}; "
-            f"update afactors or choose another --state-dir"
+            f"a newer afactors wrote the store in '{path}': {exc}; update afactors or choose another --state-dir"
         ) from None
     except (StoreBroken, StoreFull) as exc:
         raise StoreUnusable(f"cannot use the state directory '{path}': {exc}") from exc

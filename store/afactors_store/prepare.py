@@ -93,9 +93,7 @@ def _log(log: int) -> bytes:
 
 def _append(append: Append) -> PreparedAppend:
     stop = keys.check_u64(append.start, "a log position") + len(append.rows)
-    return PreparedAppend(
-        _log(append.log), append.start, stop, records.encode_rows(append.start, append.rows)
-    )
+    return PreparedAppend(_log(append.log), append.start, stop, records.encode_rows(append.start, append.rows))
 
 
 def _run(run: RunRecord) -> PreparedRun:

@@ -263,9 +263,7 @@ class Store(Protocol):
         """Those of the named documents that exist."""
         ...
 
-    async def list_documents(
-        self, claim: Claim, prefix: str = "", after: str = "", limit: int = 100
-    ) -> list[str]:
+    async def list_documents(self, claim: Claim, prefix: str = "", after: str = "", limit: int = 100) -> list[str]:
         """Names of documents that begin with `prefix`, in order, after `after`."""
         ...
 

@@ -102,9 +102,7 @@ def run(kv: Reader, key: bytes, run_id: bytes) -> bytes | None:
     return None if raw is None else records.decode_run(raw).body
 
 
-def runs(
-    kv: Reader, key: bytes, position: bytes, limit: int, budget: int
-) -> tuple[list[RunRecord], bytes | None]:
+def runs(kv: Reader, key: bytes, position: bytes, limit: int, budget: int) -> tuple[list[RunRecord], bytes | None]:
     """A key's runs, after `position`."""
     found = actors.find(kv, actors.resolve(kv, key))
     if found is None:
@@ -115,9 +113,7 @@ def runs(
     return result, rows[-1][0][len(table) :] if more else None
 
 
-def letters(
-    kv: Reader, key: bytes, position: int, limit: int, budget: int
-) -> tuple[list[Letter], int | None]:
+def letters(kv: Reader, key: bytes, position: int, limit: int, budget: int) -> tuple[list[Letter], int | None]:
     """Waiting letters, from sequence `position` on."""
     found = actors.find(kv, key)
     if found is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgpack
 
@@ -24,8 +24,8 @@ CHUNK_BYTES = 128 * 1024
 CHUNK_ROWS = 512
 
 _COUNTERS = struct.Struct(">QQQ")
-_pack: Callable[[object], bytes] = msgpack.packb
-_unpack: Callable[[bytes], Any] = msgpack.unpackb
+_pack = cast("Callable[[object], bytes]", msgpack.packb)
+_unpack = cast("Callable[[bytes], Any]", msgpack.unpackb)
 
 UPGRADES: dict[tuple[str, int], Callable[[Any], Any]] = {}
 """(kind, version) to what turns such a record into one of the next version."""
@@ -121,9 +121,7 @@ def decode_meta(raw: bytes) -> Meta:
     except (ValueError, TypeError, KeyError) as exc:
         raise StoreBroken(f"the store's first record cannot be read: {exc!r}") from exc
     if newer:
-        raise FormatTooNew(
-            f"its format is {record['format']}, and this afactors knows formats up to {FORMAT}"
-        )
+        raise FormatTooNew(f"its format is {record['format']}, and this afactors knows formats up to {FORMAT}")
     record = _decode("meta", raw)
     return Meta(record["format"], record["store_id"], record["secret"], record["created"])
 
@@ -303,9 +301,7 @@ def _decode(kind: str, raw: bytes) -> Any:
         raise StoreBroken(f"a {kind} record cannot be read: {exc}") from exc
     version = record["v"] if isinstance(record, dict) else record[0]
     if version > VERSION:
-        raise FormatTooNew(
-            f"a {kind} record has version {version}, and this afactors knows versions up to {VERSION}"
-        )
+        raise FormatTooNew(f"a {kind} record has version {version}, and this afactors knows versions up to {VERSION}")
     while version < VERSION:
         record = UPGRADES[kind, version](record)
         version += 1

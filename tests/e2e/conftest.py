@@ -54,6 +54,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
+                start_new_session=True,  # its children can be found, even those that outlive it
             )
 
     # -- what it says
@@ -137,6 +138,12 @@ class Server:
         self.process.kill()
         self.process.wait(PATIENCE)
 
+    def kill_all(self) -> None:
+        """SIGKILL for the process and whatever it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+
     def close_clients(self) -> None:
         for client in self._clients:
             client.close()
@@ -178,9 +185,9 @@ class Servers:
         server.wait_ready(server.announced)
         return server
 
-    def embedded(self, state: Path, *, ready: bool = True) -> Server:
-        """The Quart-Trio app, under hypercorn's own command."""
-        arguments = ["-m", "hypercorn", "-k", "trio", "--bind", "127.0.0.1:0", "embedded:app"]
+    def embedded(self, state: Path, *options: str, ready: bool = True) -> Server:
+        """The Quart-Trio app, under hypercorn's own command; the worker is a process of its own."""
+        arguments = ["-m", "hypercorn", "-k", "trio", "--bind", "127.0.0.1:0", *options, "embedded:app"]
         server = self._start(arguments, {"LAB_STATE": str(state)})
 
         def announced() -> str | None:
@@ -194,7 +201,7 @@ class Servers:
     def close(self) -> None:
         for server in self._started:
             server.close_clients()
-            server.kill()
+            server.kill_all()
 
 
 @contextlib.contextmanager

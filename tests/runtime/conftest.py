@@ -19,6 +19,7 @@ from afactors.turn import Turn
 from afactors_channels import ChannelRequest, ChannelSession
 from afactors_store import Claim, Commit, Committed, MemoryStore
 
+_LONG = 3600.0
 Behaviour = Callable[[ChannelRequest, AgentSession | None], Awaitable[str | None]]
 
 
@@ -59,15 +60,15 @@ class FakeTarget:
         await trio.lowlevel.checkpoint()
         return self.make(session_id)
 
-    async def run(self, request: ChannelRequest, session: AgentSession | None) -> AgentResponse[Any]:
-        text = text_of(request)
+    async def run(self, turn: Turn, session: AgentSession | None) -> AgentResponse[Any]:
+        text = text_of(turn.request)
         self.started.append(text)
         self.running.append(text)
         self.peak = max(self.peak, len(self.running))
         self.began(text).set()
         try:
             await trio.lowlevel.checkpoint()
-            answer = await self._answer(text, request, session)
+            answer = await self._answer(text, turn.request, session)
         finally:
             self.running.remove(text)
             self.ended.append(text)
@@ -84,8 +85,8 @@ class FakeTarget:
         return answer
 
     @asynccontextmanager
-    async def stream(self, request: ChannelRequest, session: AgentSession | None) -> AsyncIterator[FakeStream]:
-        yield FakeStream(self, request, session)
+    async def stream(self, turn: Turn, session: AgentSession | None) -> AsyncIterator[FakeStream]:
+        yield FakeStream(self, turn, session)
 
 
 class FakeStream:
@@ -93,8 +94,8 @@ class FakeStream:
 
     final: AgentResponse[Any]
 
-    def __init__(self, target: FakeTarget, request: ChannelRequest, session: AgentSession | None) -> None:
-        self._run = target.run(request, session)
+    def __init__(self, target: FakeTarget, turn: Turn, session: AgentSession | None) -> None:
+        self._run = target.run(turn, session)
 
     async def __aiter__(self) -> AsyncIterator[list[AgentResponseUpdate]]:
         response = await self._run
@@ -173,8 +174,9 @@ class House:
     @asynccontextmanager
     async def open(self, **options: Any) -> AsyncIterator[Runtime]:
         self.runtime = Runtime(lambda: None, store=self.store, on_broken=self.broken.append, **options)
-        async with self.runtime:
-            yield self.runtime
+        with trio.fail_after(_LONG):  # nothing here takes that long, and the clock jumps
+            async with self.runtime:
+                yield self.runtime
 
     @staticmethod
     def request(

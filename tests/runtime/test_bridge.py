@@ -11,6 +11,7 @@ import contextvars
 import gc
 import logging
 import os
+import signal
 import sys
 import textwrap
 import threading
@@ -544,6 +545,26 @@ async def test_clean_up_of_cancelled_agent_code_can_still_call_trio(bridge):
     assert stored == ["last words"]
 
 
+async def test_that_holds_when_everything_around_the_bridge_is_cancelled():
+    """The cancellation reaches calls into trio by way of their asyncio callers, never directly."""
+    stored = []
+
+    async def store(value):
+        await trio.sleep(0.01)
+        stored.append(value)
+
+    async def agent(bridge):
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await bridge.call_trio(store, "last words")
+
+    with trio.move_on_after(0.05):
+        async with Bridge() as bridge:
+            await bridge.run(agent, bridge)
+    assert stored == ["last words"]
+
+
 async def test_call_trio_is_refused_outside_of_the_asyncio_thread(bridge):
     with pytest.raises(RuntimeError, match="asyncio thread"):
         await bridge.call_trio(trio.sleep, 0)
@@ -612,6 +633,17 @@ async def test_the_body_s_exception_comes_out_bare_and_the_thread_is_joined():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("afactors")]
 
 
+async def test_nor_does_a_cancellation_around_the_bridge_hide_it():
+    async def body():
+        with trio.CancelScope() as scope:
+            async with Bridge():
+                scope.cancel()
+                raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        await body()
+
+
 async def test_cancelling_the_bridges_block_closes_it_in_order():
     probe = Probe()
     with trio.move_on_after(0.05) as scope:
@@ -630,13 +662,15 @@ async def test_closing_cancels_what_agent_code_left_running():
     assert probe.cleaned
 
 
-async def test_closing_releases_a_caller_from_outside_of_the_block():
+@pytest.mark.parametrize("blocked", [False, True])
+async def test_closing_releases_a_caller_from_outside_of_the_block(blocked):
     caught = []
-    bridge = Bridge(cancel_grace=0.1, close_timeout=0.5)
+    released = threading.Event()
+    bridge = Bridge(cancel_grace=0.1, close_timeout=0.2)
 
     async def outsider():
         try:
-            await bridge.run(asyncio.sleep, 30)
+            await bridge.run(released.wait if blocked else released_never)
         except BridgeClosed as exc:
             caught.append(exc)
 
@@ -644,6 +678,12 @@ async def test_closing_releases_a_caller_from_outside_of_the_block():
         nursery.start_soon(outsider)
         await until(lambda: bridge.statistics().running == 1)
     assert len(caught) == 1
+    released.set()
+    await until(lambda: not [t for t in threading.enumerate() if t.name == "afactors-bridge"])
+
+
+async def released_never():
+    await asyncio.sleep(30)
 
 
 async def test_closing_closes_async_generators():
@@ -771,6 +811,17 @@ async def test_abandoned_work_does_not_hold_up_the_exit_of_the_interpreter(block
     assert ended.stdout == b"closed\n"
 
 
+async def child_ended(pid):
+    ended = []
+    try:
+        await until(lambda: ended.append(os.waitpid(pid, os.WNOHANG)) or ended[-1][0])
+    except trio.TooSlowError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)  # noqa: ASYNC222 - it is dead
+        pytest.fail("the child hangs")
+    return os.waitstatus_to_exitcode(ended[-1][1])
+
+
 async def test_a_subprocess_and_a_fork_leave_the_parent_well(bridge):
     def forks():
         with warnings.catch_warnings():
@@ -792,8 +843,7 @@ async def test_a_subprocess_and_a_fork_leave_the_parent_well(bridge):
     assert await bridge.run(process) == 0
     for fn, args in ((asyncio.to_thread, (tool,)), (agent, ())):
         pid = await bridge.run(fn, *args)
-        _, status = await trio.to_thread.run_sync(os.waitpid, pid, 0)
-        assert os.waitstatus_to_exitcode(status) == 1
+        assert await child_ended(pid) == 1
     for n in range(20):
         with trio.fail_after(2):
             assert await bridge.run(asyncio.sleep, 0.001, n) == n

@@ -96,12 +96,7 @@ class Tools:
 
 
 def texts(messages):
-    return [
-        content.result
-        for message in messages
-        for content in message.contents
-        if content.type == "function_result"
-    ]
+    return [content.result for message in messages for content in message.contents if content.type == "function_result"]
 
 
 async def test_an_agent_runs_in_the_bridge_thread(bridge):

@@ -124,7 +124,8 @@ async def test_waiting_chunks_come_in_one_batch(bridge):
 
     async with bridge.stream(numbers) as stream:
         await until(lambda: bridge.statistics().completed == 1)
-        assert await anext(stream) == [0, 1, 2, 3, 4]
+        with trio.testing.assert_checkpoints():  # or a fast stream would starve other tasks
+            assert await anext(stream) == [0, 1, 2, 3, 4]
 
 
 async def test_a_chunk_is_not_held_back_for_company(bridge):
@@ -325,28 +326,6 @@ async def test_an_alien_cancellation_of_a_stream_is_a_failure(bridge):
             await collect(stream)
 
 
-async def test_a_fast_stream_does_not_starve_other_tasks(bridge):
-    async def endless():
-        while True:
-            yield 1
-
-    ticks = 0
-    with trio.move_on_after(0.1):
-        async with trio.open_nursery() as nursery:
-
-            async def tick():
-                nonlocal ticks
-                while True:
-                    await trio.sleep(0.001)
-                    ticks += 1
-
-            nursery.start_soon(tick)
-            async with bridge.stream(endless) as stream:
-                async for _ in stream:
-                    pass
-    assert ticks > 5
-
-
 async def test_a_stream_of_a_closed_bridge(bridge):
     async with Bridge() as other:
         pass
@@ -377,6 +356,9 @@ class Resource:
         try:
             async with asyncio.timeout(30):  # needs to be left in the task that entered it
                 yield value
+        except BaseException as exc:
+            self.note(type(exc).__name__)
+            raise
         finally:
             await asyncio.sleep(leave)
             self.note("leave")
@@ -395,7 +377,7 @@ async def test_a_resource_is_entered_held_and_left_in_one_task(bridge):
     assert bridge.statistics().running == 0
 
 
-async def test_a_failing_or_cancelled_block_still_leaves_the_resource(bridge):
+async def test_a_failing_or_cancelled_block_leaves_the_resource_in_good_order(bridge):
     resource = Resource()
     with pytest.raises(ValueError, match="block"):
         async with bridge.hold(resource.open, 1, leave=0.02):

@@ -69,13 +69,17 @@ class Logs:
         return point
 
     async def commit(self, live: LiveSession, head: str | None = None) -> Point:
-        changes = await live.changes(head=head)
+        changes = await changes_of(live, head)
         point = self.apply(changes)
         live.committed(changes)
         return point
 
     async def load(self, point: Point) -> LiveSession:
         return await load(point, self.read, make=make)
+
+
+def changes_of(live: LiveSession, head: str | None = None) -> Coroutine[Any, Any, Changes]:
+    return live.changes(head=head, label=f"run_{live.point.turns:08}")
 
 
 async def make(session_id: str) -> AgentSession:
@@ -134,15 +138,30 @@ async def test_turn_1000_writes_as_much_as_turn_1(logs: Logs, live: LiveSession)
     assert again.point.stored_bytes == 1000 * written[0]
 
 
+async def test_new_messages_get_an_id_that_stays(logs: Logs, live: LiveSession):
+    say(live, "one", "two")
+    history(live.session).append(Message("user", ["mine"], message_id="m1"))
+    await logs.commit(live, "p1")
+    ids = [message.message_id for message in history(live.session)]
+    assert len(set(ids)) == 3
+    assert None not in ids
+    assert ids[2] == "m1"
+    say(live, "three")
+    again = await logs.load(await logs.commit(live, "p2"))
+    later = [message.message_id for message in history(again.session)]
+    assert later[:3] == ids
+    assert later[3] not in ids
+
+
 async def test_what_changes_claims_is_the_committed_state_only_once_it_is(logs: Logs, live: LiveSession):
     say(live, "one")
-    first = await live.changes(head=None)
-    second = await live.changes(head=None)  # a commit that was refused, tried again
+    first = await changes_of(live)
+    second = await changes_of(live)  # a commit that was refused, tried again
     assert [append.rows for append in first.append] == [append.rows for append in second.append]
     assert first.span == second.span == {SOURCE: (0, 1)}
     logs.apply(second)
     live.committed(second)
-    assert (await live.changes(head=None)).append == []
+    assert (await changes_of(live)).append == []
 
 
 async def test_several_histories_and_the_rest_of_the_state(logs: Logs, live: LiveSession):
@@ -285,7 +304,7 @@ async def test_a_rewrite_keeps_what_stands_before_it(logs: Logs, live: LiveSessi
     old = await logs.commit(live, "p1")
     history(live.session)[at].additional_properties["_excluded"] = True
     say(live, "f")
-    changes = await live.changes(head="p2")
+    changes = await changes_of(live, "p2")
     assert changes.rewritten == {SOURCE}
     assert changes.span == {SOURCE: (at, 6)}
     point = logs.apply(changes)
@@ -412,15 +431,27 @@ async def test_a_session_that_becomes_pinned_drops_only_what_was_before(logs: Lo
 # --- what cannot be stored
 
 
-@pytest.mark.parametrize(
-    ("place", "value"),
-    [("state.in_memory.messages", Content.from_function_result("c", result=object())), ("state.in_memory", "text")],
-)
-async def test_what_cannot_be_stored_in_a_history_is_named(live: LiveSession, place: str, value: Any):
-    history(live.session).append(Message("user", ["fine"]))
-    history(live.session).append(Message("tool", [value]) if isinstance(value, Content) else value)
-    with pytest.raises(NotStorable, match=place):
-        await live.changes(head=None)
+async def test_what_cannot_be_stored_in_a_history_is_named(live: LiveSession):
+    say(live, "fine", "not fine", source="audit")
+    history(live.session, "audit")[1].additional_properties["n"] = 2**64
+    with pytest.raises(NotStorable, match=r"state\.audit\.messages holds a value that cannot be stored: .*range"):
+        await changes_of(live)
+
+
+@pytest.mark.xfail(strict=True, reason="identify() meets it first, and raises AttributeError")
+async def test_what_is_no_message_is_named(live: LiveSession):
+    say(live, "fine")
+    history(live.session).append("a string")  # type: ignore[arg-type]
+    with pytest.raises(NotStorable, match=r"state\.in_memory\.messages holds a str"):
+        await changes_of(live)
+
+
+async def test_what_is_no_message_is_named_in_a_rewrite_too(logs: Logs, live: LiveSession):
+    say(live, "fine")
+    await logs.commit(live)
+    history(live.session)[:] = [Message("user", ["other"]), "a string"]  # type: ignore[list-item]
+    with pytest.raises(NotStorable, match=r"state\.in_memory\.messages holds a str"):
+        await changes_of(live)
 
 
 @pytest.mark.filterwarnings("ignore:AgentSession state value")
@@ -428,7 +459,7 @@ async def test_what_cannot_be_stored_in_a_history_is_named(live: LiveSession, pl
 async def test_what_cannot_be_stored_in_the_state_is_refused(live: LiveSession, value: Any):
     live.session.state["cart"] = value
     with pytest.raises(NotStorable, match="state"):
-        await live.changes(head=None)
+        await changes_of(live)
 
 
 @pytest.mark.xfail(strict=True, reason="only pack() is guarded: what to_dict() raises is not a NotStorable")
@@ -442,7 +473,7 @@ async def test_a_circular_value_is_refused(live: LiveSession, where: str):
     else:
         live.session.state["loop"] = loop
     with pytest.raises(NotStorable, match="state"):
-        await live.changes(head=None)
+        await changes_of(live)
 
 
 def test_a_service_session_id_that_cannot_be_stored_is_named():
@@ -466,11 +497,12 @@ async def test_every_kind_of_content_comes_back(logs: Logs, live: LiveSession):
             Message("assistant", [call, Content.from_text_reasoning(text="hm", protected_data="sealed")]),
             Message("tool", [Content.from_function_result("c", result=[Content.from_text("3")])]),
             Message("assistant", [Content.from_function_approval_request("r", call)], message_id="m"),
-            Message("assistant", [Content.from_error("no", error_code="x"), Content.from_usage({"total": 3})]),
+            Message("assistant", [Content.from_error(message="no", error_code="x"), Content.from_usage({"total": 3})]),
         ]
     )
+    point = await logs.commit(live)
     before = [message.to_dict() for message in history(live.session)]
-    again = await logs.load(await logs.commit(live))
+    again = await logs.load(point)
     assert [message.to_dict() for message in history(again.session)] == before
 
 
@@ -579,7 +611,7 @@ async def test_compaction_by_the_framework(logs: Logs, live: LiveSession, strate
     rewritten = 0
     for turn in range(8):
         await agent.run(f"question {turn}", session=live.session)
-        changes = await live.changes(head=f"p{turn}")
+        changes = await changes_of(live, f"p{turn}")
         rewritten += bool(changes.rewritten)
         point = logs.apply(changes)
         live.committed(changes)

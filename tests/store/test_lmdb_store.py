@@ -140,6 +140,7 @@ async def test_a_full_disk_is_full_and_not_broken(tmp_path: Path, start) -> None
     assert said.splitlines() == ["full True", "room", "True b'again'"]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: it is multi-threaded; the child only asks
 async def test_a_forked_child_is_refused(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path)
     async with store.open():

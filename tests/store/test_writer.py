@@ -213,22 +213,29 @@ async def test_what_the_block_raises_leaves_as_it_came(closed_store: Store) -> N
     assert caught.value.__context__ is None
 
 
-async def test_a_waiter_cannot_be_cancelled_once_it_has_handed_over(closed_store: Store) -> None:
-    async with closed_store.open() as _, trio.open_nursery() as nursery:
-        results = []
-        scope = trio.CancelScope()
+async def test_a_waiter_cannot_be_cancelled_once_it_has_handed_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, gate, results, scope = store._opened.engine, trio.Event(), [], trio.CancelScope()
+    apply = engine.apply
 
-        async def commit() -> None:
-            with scope:
-                results.append(await closed_store.commit(Claim("key", 1, 0, b"", {}, 0), Commit()))
+    async def apply_later(batch) -> int:
+        await gate.wait()
+        return await apply(batch)
 
+    async def commit() -> None:
+        with scope:
+            results.append(await store.commit(Claim("key", 1, 0, b"", {}, 0), Commit()))
+
+    monkeypatch.setattr(engine, "apply", apply_later)
+    async with trio.open_nursery() as nursery:
         nursery.start_soon(commit)
-        while closed_store.statistics().waiting == 0:
-            await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
         scope.cancel()
-        while not results:
-            await trio.lowlevel.checkpoint()
-        assert results[0].version == (await closed_store.claim("key")).version == 1
+        await trio.testing.wait_all_tasks_blocked()
+        assert (results, store.statistics().waiting) == ([], 1)
+        gate.set()
+    assert results[0].version == (await store.claim("key")).version == 1
 
 
 async def test_who_is_cancelled_already_hands_nothing_over(store: Store) -> None:

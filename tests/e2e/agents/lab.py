@@ -4,12 +4,17 @@
     gate FILE …         wait until there is such a file
     forever …           never answer
     block SECONDS …     hold the whole thread
+    spin                hold the whole thread, for ever
+    swallow             never answer, and take no notice of being cancelled
     fail SECRET         raise, with SECRET in the exception's text
+    exit, interrupt, give-up    raise SystemExit, KeyboardInterrupt or asyncio.CancelledError
     halfway SECRET      say two words, then raise
     history             the conversation before this message, as JSON
     options             the options that arrived, as JSON
     contents            the contents of this message, as JSON
     call NAME ARGUMENTS call a function, the client's or one of the agent's own
+    surrogate           half a character, which no JSON in UTF-8 can hold
+    silence             no contents at all
     anything else       "N: …", where N counts the user's messages in the conversation so far
 
 What a function returned is repeated as "results: …". Everything that happens is written to the file that `LAB_JOURNAL`
@@ -17,6 +22,7 @@ names, a JSON object to a line, so that a test sees what the agent saw.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -105,6 +111,10 @@ class Obedient(
                 yield _say("so ")
                 yield _say("far ")
             raise RuntimeError(f"the secret is {rest}")
+        if command in _EXITS:
+            raise _EXITS[command]
+        if command == "silence":
+            return
         if command == "call":
             name, _, arguments = rest.partition(" ")
             yield _update(Content.from_function_call(f"call_{name}", name, arguments=arguments or "{}"))
@@ -116,6 +126,13 @@ class Obedient(
                 await asyncio.sleep(0.01)
         elif command == "forever":
             await asyncio.Event().wait()
+        elif command == "spin":
+            while True:
+                pass
+        elif command == "swallow":
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(3600)
         elif command == "block":
             time.sleep(float(rest.split()[0]))  # noqa: ASYNC251 - that is what it is for
         text = _reply(command, messages, options)
@@ -127,6 +144,9 @@ class Obedient(
         yield _update(Content.from_usage(UsageDetails(input_token_count=words, output_token_count=7)))
 
 
+_EXITS = {"exit": SystemExit(3), "interrupt": KeyboardInterrupt(), "give-up": asyncio.CancelledError()}
+
+
 def _reply(command: str, messages: Sequence[Message], options: Mapping[str, Any]) -> str:
     said = [message for message in messages if message.role != "system"]
     if command == "history":
@@ -136,6 +156,8 @@ def _reply(command: str, messages: Sequence[Message], options: Mapping[str, Any]
         return json.dumps({**options, "system": instructions}, default=repr)
     if command == "contents":
         return json.dumps([content.to_dict() for content in messages[-1].contents])
+    if command == "surrogate":
+        return "half \ud83d a character"
     return f"{sum(message.role == 'user' for message in said)}: {messages[-1].text}"
 
 
@@ -174,9 +196,20 @@ def spawn() -> str:
 
 
 @tool
-async def ask(conversation: str, text: str) -> str:
-    """Say something in a conversation of this very runtime."""
+def nap(seconds: float) -> str:
+    """Block the tool's own thread."""
+    note("napping", str(seconds))
+    time.sleep(seconds)
+    return "awake"
+
+
+@tool
+async def ask(conversation: str, text: str, gate: str = "") -> str:
+    """Say something in a conversation of this very runtime, once there is a file of the gate's name."""
     assert host is not None
+    note("asking", text)
+    while gate and not os.path.exists(gate):  # noqa: ASYNC240 - a stat of a local file
+        await asyncio.sleep(0.01)
     message = Message("user", [text]).to_dict()
     request = ChannelRequest(channel="lab", input=[message], session=ChannelSession(session_id=conversation))
     try:
@@ -205,7 +238,7 @@ def remember_and_fail(context: FunctionInvocationContext) -> str:
 
 def make() -> Agent[Any]:
     """Make the agent."""
-    return Agent(Obedient(), "You obey.", name="lab", tools=[fork, fork_and_stay, spawn, ask, remember, remember_and_fail])
+    return Agent(Obedient(), "You obey.", name="lab", tools=[fork, fork_and_stay, spawn, nap, ask, remember, remember_and_fail])
 
 
 agent = make()

@@ -1,7 +1,6 @@
 """Fills a file system of 2 MB, is refused, makes room, and goes on. Runs in a mount namespace of its own."""
 
 import sys
-from pathlib import Path
 
 import trio
 
@@ -10,9 +9,9 @@ from afactors_store import Append, Commit, LmdbStore, StoreFull
 
 async def main(path: str) -> None:
     await trio.run_process(["mount", "-t", "tmpfs", "-o", "size=2m", "none", path])
-    ballast = Path(path, "ballast")
-    ballast.write_bytes(bytes(1 << 20))
-    store = LmdbStore(Path(path, "state"), map_size=1 << 28)
+    ballast = trio.Path(path, "ballast")
+    await ballast.write_bytes(bytes(1 << 20))
+    store = LmdbStore(trio.Path(path, "state"), map_size=1 << 28)
     async with store.open():
         claim = await store.claim("key")
         rows = 0
@@ -22,7 +21,7 @@ async def main(path: str) -> None:
                 rows += 1
         except StoreFull:
             print("full" if store.full else "not said to be full", rows > 0)
-        ballast.unlink()
+        await ballast.unlink()
         await store.commit(claim, Commit(append=[Append(1, rows, [b"again"])]))
         print("full" if store.full else "room")
     async with store.open():

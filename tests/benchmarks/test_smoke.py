@@ -1,0 +1,90 @@
+"""The benchmark's command line runs from end to end, with numbers so small that its figures mean nothing."""
+
+import json
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.conversations import main
+from benchmarks.report import Figure, Progress, Target, as_table
+
+HOUSE = Path(__file__).parents[2]
+TINY = ["-c", "3", "-t", "2", "--rounds", "1", "--chunks", "3", "--spacing", "0.001"]
+TINY += ["--history", "12", "--visited", "20", "--burst", "5"]
+SCENARIOS = ["sse", "ask", "group-commit", "history", "memory", "burst"]
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    chosen = [part for name in SCENARIOS for part in ("--scenario", name)]
+    command = [sys.executable, "-m", "benchmarks.conversations", *TINY, *chosen, "--json"]
+    done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_scenario_gives_figures_in_one_shape(report: dict[str, Any]) -> None:
+    assert [name for name in SCENARIOS if not any(f["scenario"] == name for f in report["figures"])] == []
+    for figure in report["figures"]:
+        assert set(figure) == {"scenario", "figure", "value", "unit", "ratio", "target", "verdict", "rounds"}
+        assert figure["value"] >= 0 or figure["unit"] == "MB"
+    assert report["setting"]["conversations"] == 3
+
+
+def test_what_is_compared_has_a_ratio(report: dict[str, Any]) -> None:
+    for name in ("sse", "ask"):
+        rates = [f for f in report["figures"] if f["scenario"] == name and f["figure"].endswith("turns/s")]
+        assert [rate["ratio"] is not None for rate in rates] == [True, True, False]
+
+
+def test_a_run_too_small_for_a_promise_judges_none(report: dict[str, Any]) -> None:
+    assert {f["verdict"] for f in report["figures"]} == {None}
+    assert report["missed"] == 0
+
+
+def test_nothing_is_refused_or_hangs_in_a_small_burst(report: dict[str, Any]) -> None:
+    failures = [f for f in report["figures"] if "refused" in f["figure"] or "hung" in f["figure"]]
+    assert len(failures) == 4
+    assert sum(f["value"] for f in failures) == 0
+
+
+def test_the_table_tells_figure_value_spread_and_verdict() -> None:
+    target = Target("<=", 1.3)
+    figures = [
+        Figure("history", "turn 1,000 ÷ turn 10", 1.4, target=target, rounds=(1.2, 1.4, 1.5)),
+        Figure("json", "turns/s", 1234.5, ratio=0.5),
+    ]
+    text = as_table(figures, ["the machine was busy"], {"turns": 5})
+    cells = [line.split() for line in text.splitlines()]
+    assert ["turn", "1,000", "÷", "turn", "10", "1.4", "1.2…1.5", "≤", "1.3", "miss"] in cells
+    assert ["turns/s", "1,234", "0.50", "×"] in cells
+    assert text.endswith("note: the machine was busy")
+
+
+def test_away_from_a_terminal_progress_is_a_line_for_each_scenario() -> None:
+    stream = StringIO()
+    progress = Progress(stream)
+    progress.begin("json", 2)
+    progress.step("fsync")
+    progress.end()
+    assert stream.getvalue() == "json\n"
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    told = capsys.readouterr().out
+    assert [word for word in ("ratio", "--quick", "127.0.0.1", *SCENARIOS) if word not in told] == []
+
+
+@pytest.mark.parametrize("wrong", [["--scenario", "nope"], ["-c", "0"], ["--spacing", "60"]])
+def test_a_wrong_option_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(wrong)
+    assert left.value.code == 2
+    assert wrong[0] in capsys.readouterr().err

@@ -1,0 +1,3 @@
+"""Fails while it is imported, and takes two lines to say so."""
+
+raise RuntimeError("no configuration\nnor a default")
