@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import trio
@@ -70,21 +70,14 @@ class ActorStatistics:
     live_sessions: int
 
 
-@dataclass(slots=True)
-class _Books:
-    """What a crash of the actor's task must not lose."""
-
-    waiting: deque[Turn] = field(default_factory=deque)
-    running: set[Turn] = field(default_factory=set)
-
-
 class Actor:
     """The only writer of one isolation key. Made by the supervisor only."""
 
     def __init__(self, key: str, surroundings: Surroundings) -> None:
         self.key = key
         self._around = surroundings
-        self._books = _Books()
+        self._waiting: list[Turn] = []
+        self._running: set[Turn] = set()
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._claim: Claim | None = None
         self._nursery: trio.Nursery | None = None
@@ -93,14 +86,14 @@ class Actor:
     @property
     def idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
-        return not self._books.waiting and not self._books.running
+        return not self._waiting and not self._running
 
     def statistics(self) -> ActorStatistics:
         """The actor in figures, now."""
         return ActorStatistics(
             key=self.key,
-            waiting=len(self._books.waiting),
-            running=len(self._books.running),
+            waiting=len(self._waiting),
+            running=len(self._running),
             live_sessions=sum(session.live is not None for session in self._sessions.values()),
         )
 
@@ -116,7 +109,7 @@ class Actor:
         Raises:
             Overloaded: The mailbox is full.
         """
-        if len(self._books.waiting) >= self._around.limits.mailbox:
+        if len(self._waiting) >= self._around.limits.mailbox:
             raise Overloaded(
                 f"This conversation has {self._around.limits.mailbox} messages waiting; try again later.",
                 code="mailbox_full",
@@ -125,24 +118,24 @@ class Actor:
         if start is not None:
             turn.session_id = self._session_for(turn, start)
         turn.withdraw = self._withdraw
-        self._books.waiting.append(turn)
+        self._waiting.append(turn)
         self._dispatch()
 
     def cancel_all(self, reason: str) -> int:
         """Cancel whatever waits or runs; returns how many turns that were not past their commit."""
-        return sum(turn.cancel(reason) for turn in [*self._books.waiting, *self._books.running])
+        return sum(turn.cancel(reason) for turn in [*self._waiting, *self._running])
 
     def fail_running(self, error: HostError) -> None:
         """After a crash: end the turns that it took along. What waits goes on waiting."""
-        for turn in self._books.running:
+        for turn in self._running:
             if not turn.ended:
                 turn.settle(error)
-        self._books.running.clear()
+        self._running.clear()
 
     def fail_all(self, error: HostError) -> None:
         """End every letter with an error, without a record: the actor cannot write one any more."""
-        self._books.running.update(self._books.waiting)
-        self._books.waiting.clear()
+        self._running.update(self._waiting)
+        self._waiting.clear()
         self.fail_running(error)
 
     def stop(self) -> None:
@@ -168,24 +161,24 @@ class Actor:
         """A letter that was cancelled before it began leaves the mailbox; its record keeps what it said."""
         if self._nursery is None:
             return  # between two lives; `_dispatch` finds it cancelled
-        self._books.waiting.remove(turn)
+        self._waiting.remove(turn)
         self._start(turn)
 
     def _dispatch(self) -> None:
         """Start every letter, in order of acceptance, whose session is free."""
         if self._nursery is None:
             return
-        for turn in list(self._books.waiting):
-            if len(self._books.running) >= self._around.limits.max_parallel_sessions and not turn.nested:
+        for turn in list(self._waiting):
+            if len(self._running) >= self._around.limits.max_parallel_sessions and not turn.nested:
                 continue
             session = self._sessions.get(turn.session_id) if turn.session_id is not None else None
             if session is None or not session.running:
-                self._books.waiting.remove(turn)
+                self._waiting.remove(turn)
                 self._start(turn)
 
     def _start(self, turn: Turn) -> None:
         assert self._nursery is not None  # noqa: S101 - only called while the actor's task lives
-        self._books.running.add(turn)
+        self._running.add(turn)
         if turn.cancel_reason is not None:
             self._nursery.start_soon(self._record_withdrawn, turn)
             return
@@ -223,7 +216,7 @@ class Actor:
         self._ended(turn, error)
 
     def _ended(self, turn: Turn, outcome: HostedRunResult[AgentResponse[Any]] | HostError) -> None:
-        self._books.running.discard(turn)
+        self._running.discard(turn)
         if turn.session_id is not None:
             self._sessions[turn.session_id].letters -= 1
             self._sessions.move_to_end(turn.session_id)
@@ -356,7 +349,7 @@ class Actor:
 
     def _go_cold(self) -> None:
         """Keep of the sessions only what the waiting letters need to begin again."""
-        waiting = [turn.session_id for turn in self._books.waiting]
+        waiting = [turn.session_id for turn in self._waiting]
         for session_id, session in list(self._sessions.items()):
             if session_id not in waiting:
                 del self._sessions[session_id]

@@ -22,6 +22,7 @@ class LimitOptions(TypedDict, total=False):
     max_parallel_sessions: int
     max_live_sessions: int
     idle_timeout: float
+    max_idle_actors: int
     max_live_actors: int
     drain_timeout: float
     max_restarts: int
@@ -45,7 +46,8 @@ class Limits:
         max_parallel_sessions: Sessions of one key whose turns run side by side.
         max_live_sessions: Sessions of one key that are kept in memory between turns.
         idle_timeout: Quiet time after which an actor is passivated.
-        max_live_actors: Actors in memory; above it the longest idle is passivated, and with none idle, 429.
+        max_idle_actors: Idle actors in memory; above it the longest idle is passivated at once.
+        max_live_actors: Actors in memory, idle or not; above it the answer is 429.
         drain_timeout: How long running turns may finish when the runtime stops.
         max_restarts: Crashes of one actor within `restart_window` after which its key is quarantined.
         restart_window: See `max_restarts`.
@@ -63,6 +65,7 @@ class Limits:
     max_parallel_sessions: int = 8
     max_live_sessions: int = 32
     idle_timeout: float = 300.0
+    max_idle_actors: int = 1_000
     max_live_actors: int = 10_000
     drain_timeout: float = 10.0
     max_restarts: int = 5

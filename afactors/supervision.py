@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -112,6 +112,8 @@ class Supervisor:
         if actor.idle and self._actors.get(actor.key) is actor:
             self._idle[actor.key] = trio.current_time()
             self._idle.move_to_end(actor.key)
+            if len(self._idle) > self.limits.max_idle_actors:
+                self._passivate_longest_idle()
         if len(self._idle) == len(self._actors):
             self._quiet.set()
         elif self._quiet.is_set():
@@ -152,7 +154,7 @@ class Supervisor:
 
     async def _supervise(self, actor: Actor) -> None:
         """Run an actor, again after a crash, until it is passivated or crashes too often."""
-        crashes: deque[float] = deque()
+        crashes: list[float] = []
         while True:
             try:
                 await actor.run()
@@ -166,7 +168,7 @@ class Supervisor:
             now = trio.current_time()
             crashes.append(now)
             while now - crashes[0] > self.limits.restart_window:
-                crashes.popleft()
+                del crashes[0]
             if len(crashes) > self.limits.max_restarts:
                 self._quarantine(actor)
                 return

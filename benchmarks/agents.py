@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 from agent_framework import (
     Agent,
+    AgentSession,
     BaseChatClient,
     ChatMiddlewareLayer,
     ChatResponse,
@@ -99,9 +100,20 @@ def mark(turn: int) -> str:
 
 
 class TimedAgent(Agent[Any]):
-    """An agent that tells how long its last run took, so that its own cost can be taken out of a turn's."""
+    """An agent that tells how long its last run took, so that its own cost can be taken out of a turn's.
+
+    With a `burden` it runs that session, too, in each run: a short conversation then keeps the thread and the caches
+    as busy as the long one whose copy the burden is.
+    """
 
     last_seconds = 0.0
+    last_session: AgentSession | None = None
+    burden: AgentSession | None = None
+
+    def copy_of_last_session(self) -> AgentSession:
+        """A session with the history of the last run's."""
+        assert self.last_session is not None  # noqa: S101 - there was a run
+        return AgentSession.from_dict(self.last_session.to_dict())
 
     def run(self, messages: Any = None, **options: Any) -> Any:
         """Run, with a watch. Not for streams."""
@@ -109,7 +121,10 @@ class TimedAgent(Agent[Any]):
 
     async def _timed(self, messages: Any, options: dict[str, Any]) -> Any:
         began = time.perf_counter()
+        self.last_session = options.get("session")
         try:
+            if self.burden is not None:
+                await super().run(messages, session=self.burden)
             return await super().run(messages, **options)
         finally:
             self.last_seconds = time.perf_counter() - began

@@ -130,6 +130,7 @@ class FaultyStore(MemoryStore):
         before: Called with (method, key) before each claim, read and commit of the runtime; may wait, may raise.
         commits: What was handed over, in order.
         stuffed: Whether it says that it is full.
+        breaks: Whether the machine fails at the next commit.
     """
 
     def __init__(self) -> None:
@@ -137,6 +138,7 @@ class FaultyStore(MemoryStore):
         self.before: Callable[[str, str], Awaitable[None]] | None = None
         self.commits: list[Commit] = []
         self.stuffed = False
+        self.breaks = False
 
     @property
     def full(self) -> bool:
@@ -159,6 +161,8 @@ class FaultyStore(MemoryStore):
         await trio.lowlevel.checkpoint_if_cancelled()
         self.commits.append(commit)
         await self._before("commit", claim.key)
+        if self.breaks:
+            self._open_here().writer.broken = "the disk is gone"  # and everybody hears of it, as with LMDB
         return await super().commit(claim, commit)
 
 
@@ -173,7 +177,8 @@ class House:
 
     @asynccontextmanager
     async def open(self, **options: Any) -> AsyncIterator[Runtime]:
-        self.runtime = Runtime(lambda: None, store=self.store, on_broken=self.broken.append, **options)
+        options = {"on_broken": self.broken.append, "tune_gc": False, **options}
+        self.runtime = Runtime(lambda: None, store=self.store, **options)
         with trio.fail_after(_LONG):  # nothing here takes that long, and the clock jumps
             async with self.runtime:
                 yield self.runtime

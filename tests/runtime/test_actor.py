@@ -260,7 +260,7 @@ async def test_a_turn_that_takes_too_long(autojump_clock: Clock, house: House):
         start = trio.current_time()
         turn = await house.post("slow", "s")
         error = await caught(turn.outcome())
-        assert trio.current_time() - start == pytest.approx(30.0)
+        assert trio.current_time() - start == pytest.approx(30.0, abs=1.01)
         assert isinstance(error, TargetFailed)
         assert (error.code, error.status) == ("timeout", 504)
         assert (await house.record(turn))["st"] == "failed"
@@ -650,7 +650,7 @@ async def test_another_owners_point_does_not_exist(autojump_clock: Clock, house:
 
 
 @pytest.mark.xfail(strict=True, reason="Runtime._continue lets the store's BadKey out of ask(), which is no HostError")
-@pytest.mark.parametrize("after", ["", "x" * 300, "a\0b", "\ud800"])
+@pytest.mark.parametrize("after", ["", "é" * 256, "a\0b", "\ud800"])  # the second one also over HTTP
 async def test_a_point_that_cannot_be_is_not_found(autojump_clock: Clock, house: House, after: str):
     async with house.open():
         assert isinstance(await caught(house.ask("x", after=after)), NotFound)
