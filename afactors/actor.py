@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import trio
-from agent_framework import AgentResponse
+from agent_framework import AgentResponse, AgentResponseUpdate, AgentSession
 
 from afactors_channels import HostedRunResult, HostError, Overloaded, StorageFull, TargetFailed
 from afactors_store import MAX_NAME_BYTES, Claim, Commit, RunRecord, Store, StoreFull
@@ -116,7 +116,7 @@ class Actor:
                 retry_after=1.0,
             )
         if start is not None:
-            turn.session_id = self._session_for(turn, start)
+            turn.start, turn.session_id = start, self._session_for(turn, start)
         turn.withdraw = self._withdraw
         self._waiting.append(turn)
         self._dispatch()
@@ -202,9 +202,9 @@ class Actor:
             self._go_cold()
 
     async def _run_turn(self, turn: Turn) -> None:
-        session = self._sessions[turn.session_id] if turn.session_id is not None else None
-        outcome = await self._outcome(turn, session)
-        if session is not None:
+        outcome = await self._outcome(turn)
+        if turn.session_id is not None:
+            session = self._sessions[turn.session_id]
             session.running = False
             if isinstance(outcome, HostError):
                 session.live = None  # whatever the turn did to it: the store has the last committed state
@@ -225,25 +225,24 @@ class Actor:
         self._dispatch()
         self._around.turn_ended(self)
 
-    async def _outcome(self, turn: Turn, session: Session | None) -> HostedRunResult[AgentResponse[Any]] | HostError:
+    async def _outcome(self, turn: Turn) -> HostedRunResult[AgentResponse[Any]] | HostError:
         """Run the turn and write its record, whatever its end."""
         error: HostError
         try:
             with turn.scope:
-                response = await self._attempt(turn, session)
-                return await self._complete(turn, session, response)
+                return await self._complete(turn, await self._attempt(turn))
             error = cancelled_error(turn.cancel_reason or "cancelled")
         except HostError as exc:
             error = exc
         await self._record_failure(turn, error)
         return error
 
-    async def _attempt(self, turn: Turn, session: Session | None) -> AgentResponse[Any]:
+    async def _attempt(self, turn: Turn) -> AgentResponse[Any]:
         """Run the target, within its time."""
         if not turn.nested:
             await self._around.slots.acquire(self.key)
         try:
-            live = await self._wake(turn, session) if session is not None else None
+            live = await self._wake(turn) if turn.session_id is not None else None
             ancestry.set(ancestry.get() | {(self.key, turn.session_id)})
             self._around.deadlines[turn] = trio.current_time() + self._around.limits.turn_timeout
             return await self._call_target(turn, live)
@@ -257,38 +256,48 @@ class Actor:
         try:
             if not turn.request.stream:
                 return _checked(await self._around.target.run(turn, agent_session))
+            seen: list[AgentResponseUpdate] = []
             async with self._around.target.stream(turn, agent_session) as stream:
                 async for updates in stream:
+                    seen.extend(updates)
                     await turn.publish(updates)
-            return _checked(stream.final)
+            # A stream of the agent's own making may have no final response to give.
+            return _checked(stream.final or AgentResponse.from_updates(seen))
         except HostError:
             raise
         except Exception as exc:  # the target is user code: whatever it raises is its failure, not ours
             logger.warning("turn %s of the target failed", turn.run_id, exc_info=exc)
             raise TargetFailed("The agent failed to answer.") from exc
 
-    async def _wake(self, turn: Turn, session: Session) -> LiveSession:
+    async def _wake(self, turn: Turn) -> LiveSession:
         """Bring the turn's session into memory; a point that is no longer its head becomes a branch."""
-        claim = self._claimed()
+        assert turn.session_id is not None  # noqa: S101 - the caller has looked
+        session = self._sessions[turn.session_id]
         if session.live is None:
-            name = document_name(session.start.session_id)
-            stored = (await self._around.store.read(claim, [name])).get(name)
+            name = document_name(turn.session_id)
+            stored = (await self._around.store.read(self._claimed(), [name])).get(name)
             point = Point.decode(stored) if stored is not None else session.start
-            after = turn.request.session.after
-            if after is not None and stored is not None and point.head != after:
-                point = session.start.branch(_branch_id(turn))
-                self._move(turn, session, point)
-            session.live = await load(point, self._read_log, make=self._around.target.make_session)
+            if stored is not None and turn.request.session.after not in (None, point.head):
+                session, point = self._branch(turn, session)
+            session.live = await load(point, self._read_log, make=self._make_session)
         return session.live
 
-    def _move(self, turn: Turn, session: Session, point: Point) -> None:
-        """Rename a session that turned out to be a branch; nothing else waits for it."""
-        assert turn.session_id is not None  # noqa: S101 - it has a session
-        if self._sessions.get(turn.session_id) is session:
-            del self._sessions[turn.session_id]
+    def _branch(self, turn: Turn, left: Session) -> tuple[Session, Point]:
+        """Move a turn that has begun to a session of its own, which begins at the turn's point."""
+        assert turn.start is not None  # noqa: S101 - it has a point to begin at
+        left.letters -= 1
+        left.running = False
+        point = turn.start.branch(_branch_id(turn))
         turn.session_id = point.session_id
-        session.start = point
-        self._sessions[point.session_id] = session
+        session = self._sessions[point.session_id] = Session(point, letters=1, running=True)
+        return session, point
+
+    async def _make_session(self, session_id: str) -> AgentSession:
+        try:
+            return await self._around.target.make_session(session_id)
+        except Exception as exc:  # the target is user code: whatever it raises is its failure, not ours
+            logger.warning("the target cannot make a session", exc_info=exc)
+            raise TargetFailed("The agent failed to answer.") from exc
 
     async def _read_log(self, log: int, start: int, stop: int) -> list[bytes]:
         return await self._around.store.read_log(self._claimed(), log, start, stop)
@@ -299,19 +308,18 @@ class Actor:
 
     # -- the commit
 
-    async def _complete(
-        self, turn: Turn, session: Session | None, response: AgentResponse[Any]
-    ) -> HostedRunResult[AgentResponse[Any]]:
+    async def _complete(self, turn: Turn, response: AgentResponse[Any]) -> HostedRunResult[AgentResponse[Any]]:
         """The one commit of a completed turn."""
-        live = session.live if session is not None else None
+        live = self._sessions[turn.session_id].live if turn.session_id is not None else None
         try:
             changes = await live.changes(head=turn.request.name, label=turn.run_id) if live is not None else None
+            commit = self._completed(turn, changes, response)
         except NotStorable as exc:
             logger.error("turn %s: %s", turn.run_id, exc)
             raise TargetFailed("The agent's session cannot be stored.", code="session_not_storable") from exc
         await trio.lowlevel.checkpoint_if_cancelled()
         turn.state = "committing"
-        await self._commit(self._completed(turn, changes, response))
+        await self._commit(commit)
         if live is not None and changes is not None:
             live.committed(changes)
         return HostedRunResult(response, self.key, turn.session_id, turn.run_id)
@@ -332,8 +340,13 @@ class Actor:
 
     async def _record_failure(self, turn: Turn, error: HostError) -> None:
         try:
+            record = self._run_record(turn, turn.failure, error=error)
+        except NotStorable as exc:
+            logger.error("turn %s: its record is kept without its input: %s", turn.run_id, exc)
+            record = self._run_record(turn, turn.failure, error=error, keep_request=False)
+        try:
             with trio.CancelScope(shield=True):
-                await self._commit(Commit(run=self._run_record(turn, turn.failure, error=error)))
+                await self._commit(Commit(run=record))
         except StorageFull:
             logger.error("turn %s: no room for its record", turn.run_id)
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -91,15 +92,10 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
         given.insert(0, "serve")
     parsed = _parser().parse_args(given)
-    options: tuple[Option, ...] = SERVE_OPTIONS if parsed.command == "serve" else CHAT_OPTIONS
     try:
-        check_environment(environment, {option.twin for option in (*SERVE_OPTIONS, *CHAT_OPTIONS)})
-        values = {
-            option.attribute: option.value(getattr(parsed, option.attribute), environment) for option in options
-        }
-        if parsed.command == "chat":
-            return _chat(values)
-        return _serve(parsed.target, values)
+        return _run(parsed, environment)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except BadOption as exc:
         return _complain(str(exc), 2)
     except _FAILURES as exc:
@@ -109,6 +105,15 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         if known is None:
             raise
         return _complain(str(known), 1)
+
+
+def _run(parsed: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    options: tuple[Option, ...] = SERVE_OPTIONS if parsed.command == "serve" else CHAT_OPTIONS
+    check_environment(environment, {option.twin for option in (*SERVE_OPTIONS, *CHAT_OPTIONS)})
+    values = {option.attribute: option.value(getattr(parsed, option.attribute), environment) for option in options}
+    if parsed.command == "chat":
+        return _chat(values)
+    return _serve(parsed.target, values)
 
 
 def _parser() -> argparse.ArgumentParser:

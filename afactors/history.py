@@ -25,6 +25,8 @@ from .sealing import Seal
 
 POINT_VERSION = 1
 
+_LONG_INTEGER = 1  # a msgpack extension type
+
 Extent: TypeAlias = tuple[int, int, int]
 """(log, start, stop): rows `start` ≤ position < `stop` of a log."""
 
@@ -305,7 +307,7 @@ def identify(messages: Iterable[Message], prefix: str) -> None:
     at ten times the cost.
     """
     for index, message in enumerate(messages):
-        if message.message_id is None:
+        if isinstance(message, Message) and message.message_id is None:
             message.message_id = f"{prefix}{index}"
 
 
@@ -316,7 +318,7 @@ def encode_messages(messages: Iterable[Message], source: str = "history") -> lis
     for message in messages:
         if not isinstance(message, Message):
             raise NotStorable(f"{place} holds a {type(message).__name__} among its messages")
-        rows.append(pack(message.to_dict(), place))
+        rows.append(pack(_serialized(message, place), place))
     return rows
 
 
@@ -332,15 +334,33 @@ def pack(value: Any, place: str) -> bytes:
         NotStorable: Something in it is not plain data; `place` names where.
     """
     try:
-        packed: bytes = msgpack.packb(value, unicode_errors="surrogatepass")
-    except (TypeError, ValueError, OverflowError) as exc:
+        try:
+            packed: bytes = msgpack.packb(value, unicode_errors="surrogatepass")
+        except OverflowError:
+            packed = msgpack.packb(_with_long_integers(value), unicode_errors="surrogatepass")
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise NotStorable(f"{place} holds a value that cannot be stored: {exc}") from exc
     return packed
 
 
+def _with_long_integers(value: Any) -> Any:
+    """A copy in which integers that msgpack has no form for are extensions: JSON has no limit, so they come in."""
+    if isinstance(value, dict):
+        return {key: _with_long_integers(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_long_integers(item) for item in value]
+    if isinstance(value, int) and value.bit_length() > 63:
+        return msgpack.ExtType(_LONG_INTEGER, b"%x" % value)
+    return value
+
+
+def _extension(code: int, data: bytes) -> Any:
+    return int(data, 16) if code == _LONG_INTEGER else msgpack.ExtType(code, data)
+
+
 def unpack(data: bytes) -> Any:
     """What `pack` wrote."""
-    return msgpack.unpackb(data, unicode_errors="surrogatepass", strict_map_key=False)
+    return msgpack.unpackb(data, unicode_errors="surrogatepass", strict_map_key=False, ext_hook=_extension)
 
 
 def _histories(session: AgentSession) -> dict[str, list[Message]]:
@@ -362,8 +382,16 @@ def _encode_state(session: AgentSession) -> bytes | None:
         source: {key: value for key, value in state.items() if key != "messages"} if source in histories else state
         for source, state in session.state.items()
     }
-    if not any(rest.values()):
+    rest = {source: state for source, state in rest.items() if state != {}}
+    if not rest:
         return None
     plain = AgentSession(session_id=session.session_id)
     plain.state = rest
-    return pack(plain.to_dict()["state"], "state")
+    return pack(_serialized(plain, "state")["state"], "state")
+
+
+def _serialized(value: Message | AgentSession, place: str) -> dict[str, Any]:
+    try:
+        return value.to_dict()
+    except Exception as exc:  # codecs of the user's own types may raise anything
+        raise NotStorable(f"{place} holds a value that cannot be stored: {type(exc).__name__}") from exc

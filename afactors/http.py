@@ -55,7 +55,7 @@ class Dispatcher:
         self._inner = inner
         self._max_body = max_body
         self._table: dict[str, dict[str, Endpoint]] = {}
-        health = [Route("GET", path, getattr(self, f"_{path[1:]}")) for path in _HEALTH]
+        health = [Route(method, path, getattr(self, f"_{path[1:]}")) for path in _HEALTH for method in ("GET", "HEAD")]
         for route in [*routes, *health]:
             methods = self._table.setdefault(route.path, {})
             if route.method in methods:
@@ -108,12 +108,12 @@ class Dispatcher:
             await _bare_lifespan(receive, send)
 
     async def _healthz(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send_whole(send, 200, b'{"status":"ok"}')
+        await _send_health(scope, send, 200, {"status": "ok"})
 
     async def _readyz(self, scope: Scope, receive: Receive, send: Send) -> None:
         reasons = self._host.not_ready()
-        body = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
-        await send_whole(send, 503 if reasons else 200, json.dumps(body).encode())
+        body: Mapping[str, Any] = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
+        await _send_health(scope, send, 503 if reasons else 200, body)
 
 
 class _Bounded:
@@ -167,6 +167,10 @@ class _Bounded:
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"The request body is over the limit of {self._limit} bytes (max_body).")
+
+
+async def _send_health(scope: Scope, send: Send, status: int, body: Mapping[str, Any]) -> None:
+    await send_whole(send, status, b"" if scope["method"] == "HEAD" else json.dumps(body).encode())
 
 
 def _unavailable() -> Overloaded:

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent_framework import Agent
 
-from .target import TargetSource
+from .target import TargetSource, one_line
 
 MODEL_INSTRUCTIONS = "You are a helpful assistant."
 
@@ -39,7 +39,7 @@ def load_target(spec: str) -> TargetSource:
             f"there is no module {exc.name!r}{where}; run from the folder that holds it, or install it"
         ) from exc
     except Exception as exc:  # a module that is being imported may raise anything
-        raise CannotLoad(f"importing {module_name!r} failed: {type(exc).__name__}: {exc}") from exc
+        raise CannotLoad(f"importing {module_name!r} failed: {one_line(exc)}") from exc
     for part in attribute.split("."):
         if not hasattr(found, part):
             near = difflib.get_close_matches(part, dir(found), n=1)

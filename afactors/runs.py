@@ -21,6 +21,7 @@ def run_body(
     span: Mapping[str, tuple[int, int]] | None = None,
     usage: Mapping[str, Any] | None = None,
     error: HostError | None = None,
+    keep_request: bool = True,
 ) -> bytes:
     """Encode a turn's record.
 
@@ -34,6 +35,10 @@ def run_body(
         span: For each history source, the positions that the turn wrote.
         usage: Token counts, as the framework reports them.
         error: What became of it instead.
+        keep_request: Whether the record of a turn that did not complete has its request.
+
+    Raises:
+        NotStorable: The request is not plain data.
     """
     request = turn.request
     record: dict[str, Any] = {
@@ -53,10 +58,11 @@ def run_body(
         "id": request.identity.native_id if request.identity else None,
     }
     if state != "completed":
+        optional["why"] = turn.cancel_reason
+    if state != "completed" and keep_request:
         optional["in"] = [dict(message) for message in request.input]
         optional["o"] = dict(request.options)
         optional["tl"] = [dict(tool) for tool in request.tools]
-        optional["why"] = turn.cancel_reason
     if error is not None:
         optional["e"] = [error.code, error.message]
     record.update((name, value) for name, value in optional.items() if value)

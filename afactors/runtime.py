@@ -171,7 +171,7 @@ class Runtime:
     ) -> bool | None:
         assert self._stack is not None  # noqa: S101 - entered before
         stack, self._stack = self._stack, None
-        if isinstance(exc, Exception):
+        if exc is not None and not _is_cancellation(exc):
             # The block's own failure goes on as it is, not wrapped by nurseries that are none of its business.
             await stack.__aexit__(None, None, None)
             return False
@@ -198,7 +198,7 @@ class Runtime:
     @asynccontextmanager
     async def _working(self, bridge: Bridge, target: Target) -> AsyncIterator[None]:
         """Actors, and inside them whatever brings them letters."""
-        supervisor = Supervisor(self.store, target, self.limits)
+        supervisor = Supervisor(self.store, target, self.limits, self._break)
         async with trio.open_nursery() as actors:
             await actors.start(supervisor.run)
             async with trio.open_nursery() as services:
@@ -247,8 +247,7 @@ class Runtime:
         self._draining = True
         started, ended_before = trio.current_time(), opened.supervisor.ended
         grace = self.limits.cancel_grace + 1.0
-        with opened.hurry:
-            opened.hurry.deadline = started + self.limits.drain_timeout
+        with trio.CancelScope(deadline=started + self.limits.drain_timeout) as opened.hurry:
             await opened.supervisor.quiet()
         cancelled = opened.supervisor.cancel_all("draining")
         with trio.move_on_after(grace) as late:
@@ -317,6 +316,8 @@ class Runtime:
     async def _accept(self, request: ChannelRequest) -> Turn:
         """Put a request into its actor's mailbox, or refuse it."""
         opened = self._opened_now()
+        if self._broken is not None:
+            raise Overloaded("The server is not serving.", code="unavailable", status=503, retry_after=5.0)
         if self._draining:
             raise Overloaded("The server is stopping.", code="draining", status=503, retry_after=5.0)
         if self.store.full:
@@ -326,8 +327,7 @@ class Runtime:
         run_id = next(opened.run_ids)
         key, start = await self._place(request, run_id)
         turn = Turn(request, run_id)
-        session_id = start.session_id if start is not None else None
-        if request.session.after is None and (key, session_id) in ancestry.get():
+        if start is not None and request.session.after is None and (key, start.session_id) in ancestry.get():
             raise Conflicting("A turn cannot wait for another turn of its own session.", code="would_deadlock")
         opened.supervisor.deliver(key, turn, start)
         return turn
@@ -356,6 +356,7 @@ class Runtime:
         if session.after is not None:
             return await self._continue(request, session.after)
         if session.session_id is not None:
+            _check_text(session.session_id, "session")
             owner = session.isolation_key or request.partition
             name = f"{owner}:{session.session_id}" if owner else session.session_id
             return self._key(request, session.session_id), Point(name, named=True)
@@ -366,7 +367,10 @@ class Runtime:
 
     async def _continue(self, request: ChannelRequest, after: str) -> tuple[str, Point]:
         """The key and session of an immutable point. Another owner's point is as unknown as one that never was."""
-        found = await self.store.find(after)
+        try:
+            found = await self.store.find(after)
+        except BadKey:
+            found = None  # nothing that is called so can be there
         wanted = request.session.isolation_key
         if found is not None:
             mine = found.key == wanted if wanted is not None else found.key.startswith(_threads(request.partition))
@@ -378,10 +382,7 @@ class Runtime:
         key = request.session.isolation_key
         if key is None:
             key = _threads(request.partition) + thread
-        try:
-            check_key(key)
-        except BadKey as exc:
-            raise BadRequest(str(exc), field="session", code="invalid_session") from exc
+        _check_text(key, "session")
         return key
 
     def _opened_now(self) -> _Open:
@@ -494,9 +495,22 @@ def _rare_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
+def _check_text(text: str, field: str) -> None:
+    try:
+        check_key(text)
+    except BadKey as exc:
+        raise BadRequest(str(exc), field=field, code="invalid_session") from exc
+
+
 def _threads(partition: str) -> str:
     """The beginning of every key that a thread of nobody we know has, by the credential it came under."""
     return f"thread:{partition}:"
+
+
+def _is_cancellation(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.subgroup(trio.Cancelled) is not None
+    return isinstance(exc, trio.Cancelled)
 
 
 def _deepest(group: BaseException) -> BaseException:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextvars
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -58,10 +59,11 @@ class ActorsStatistics:
 class Supervisor:
     """Owner of all live actors. Made by the runtime only."""
 
-    def __init__(self, store: Store, target: Target, limits: Limits) -> None:
+    def __init__(self, store: Store, target: Target, limits: Limits, on_broken: Callable[[str], None]) -> None:
         self.store = store
         self.target = target
         self.limits = limits
+        self._on_broken = on_broken
         self.slots = FairSlots(limits.max_running_turns)
         # Kept here and not as deadlines of trio's: those stay behind in its heap for long, and pin memory there.
         self.deadlines: dict[Turn, float] = {}
@@ -159,7 +161,8 @@ class Supervisor:
             try:
                 await actor.run()
             except Exception as exc:  # an actor's defect must not reach its neighbours, whatever it is
-                if _broken(exc):
+                if (broken := _broken(exc)) is not None:
+                    self._give_up(broken)
                     raise
                 logger.exception("actor %s crashed", _label(actor.key))
             else:
@@ -175,6 +178,17 @@ class Supervisor:
             self._restarts += 1
             self._note(actor)
             await trio.sleep(self.limits.restart_backoff * 2 ** (len(crashes) - 1))
+            if self._actors.get(actor.key) is not actor:
+                return  # passivated meanwhile
+
+    def _give_up(self, broken: StoreBroken) -> None:
+        """The store is beyond help, and every actor with it."""
+        self._on_broken(f"the store failed: {broken}")
+        for actor in self._actors.values():
+            actor.fail_all(Overloaded("The server cannot store any more.", code="broken", status=503))
+        self._actors.clear()
+        self._idle.clear()
+        self._quiet.set()
 
     def _quarantine(self, actor: Actor) -> None:
         logger.error("actor %s is quarantined after %d restarts", _label(actor.key), self.limits.max_restarts)
@@ -219,10 +233,10 @@ def _out_of_order() -> Overloaded:
     )
 
 
-def _broken(exc: BaseException) -> bool:
+def _broken(exc: BaseException) -> StoreBroken | None:
     if isinstance(exc, BaseExceptionGroup):
-        return exc.subgroup(StoreBroken) is not None
-    return isinstance(exc, StoreBroken)
+        return next(filter(None, map(_broken, exc.exceptions)), None)
+    return exc if isinstance(exc, StoreBroken) else None
 
 
 def _label(key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias, cast
@@ -23,6 +24,8 @@ from afactors_channels import BadRequest, ChannelRequest
 from .bridge import Bridge, BridgeStream
 from .history import identify
 from .turn import Turn
+
+logger = logging.getLogger("afactors.target")
 
 TargetSource: TypeAlias = SupportsAgentRun | Callable[[], Any]
 """An agent, or a factory of one (sync or async)."""
@@ -101,15 +104,25 @@ async def open_target(bridge: Bridge, source: TargetSource) -> AsyncIterator[Tar
 @asynccontextmanager
 async def _entered(source: TargetSource) -> AsyncIterator[SupportsAgentRun]:
     # Runs in the asyncio thread, all of it in one task: what an agent enters, it must leave there.
-    made: Any = source if _is_agent(source) or not callable(source) else source()
-    if inspect.isawaitable(made):
-        made = await made
     async with AsyncExitStack() as stack:
-        if hasattr(made, "__aenter__"):
-            made = await stack.enter_async_context(made)
+        try:
+            made: Any = source if _is_agent(source) or not callable(source) else source()
+            if inspect.isawaitable(made):
+                made = await made
+            if hasattr(made, "__aenter__"):
+                made = await stack.enter_async_context(made)
+        except Exception as exc:
+            logger.info("the target did not start", exc_info=exc)
+            raise TargetUnusable(f"the agent did not start: {one_line(exc)}") from exc
         if not _is_agent(made):
             raise TargetUnusable(_complaint(made))
         yield made
+
+
+def one_line(exc: BaseException) -> str:
+    """An exception in one line, for the operator."""
+    first = next(iter(str(exc).splitlines()), "")
+    return f"{type(exc).__name__}: {first}" if first else type(exc).__name__
 
 
 def _is_agent(value: Any) -> bool:

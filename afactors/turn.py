@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextvars
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self, TypeAlias
 
 import trio
 from agent_framework import AgentResponse, AgentResponseUpdate
 
 from afactors_channels import ChannelRequest, HostedRunResult, HostError, TargetFailed
+
+from .history import Point
 
 TurnState: TypeAlias = Literal["queued", "running", "committing", "completed", "failed", "cancelled"]
 """queued → running → committing → completed; queued or running → cancelled; running or committing → failed.
@@ -33,6 +35,7 @@ class Turn:
         self.request = request
         self.run_id = run_id
         self.session_id: str | None = None
+        self.start: Point | None = None
         self.state: TurnState = "queued"
         self.created = time.time()
         self.scope = trio.CancelScope()
@@ -124,12 +127,18 @@ class Turn:
             raise RuntimeError("the turn has not ended")
         return self._result
 
-    async def __aiter__(self) -> AsyncIterator[Sequence[AgentResponseUpdate]]:
+    def __aiter__(self) -> Self:
         if self._reader is None:
             raise RuntimeError("this turn was not asked to stream")
-        async for updates in self._reader:
-            yield updates
-        await self.outcome()
+        return self
+
+    async def __anext__(self) -> Sequence[AgentResponseUpdate]:
+        assert self._reader is not None  # noqa: S101 - `__aiter__` has looked
+        try:
+            return await self._reader.receive()
+        except trio.EndOfChannel:
+            _ = self.result  # the channel is closed after the end; a failure is raised here
+            raise StopAsyncIteration from None
 
     def leave(self) -> None:
         """The caller goes away: by the request's `on_disconnect`, the turn is cancelled or goes on unseen."""

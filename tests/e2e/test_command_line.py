@@ -271,9 +271,7 @@ def test_the_command_line_wins_over_the_environment(servers: Any, tmp_path: Path
 # -- the way in
 
 
-def test_with_no_argument_it_serves_the_demonstration(
-    tmp_path: Path, environment: Any, until: Any
-) -> None:
+def test_with_no_argument_it_serves_the_demonstration(tmp_path: Path, environment: Any, until: Any) -> None:
     """`python -m afactors` in an empty folder; only the port is not its own choice."""
     out = tmp_path / "out"
     folder = tmp_path / "empty"

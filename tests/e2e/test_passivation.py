@@ -29,7 +29,7 @@ async def test_quiet_actors_go_and_come_back(tmp_path: Path, engine: str) -> Non
             await runtime.ask(request(f"My name is Ada{number}.", f"c{number}"))
         assert runtime.statistics().actors.live == 5
         with trio.fail_after(30):
-            while runtime.statistics().actors.live:
+            while runtime.statistics().actors.live:  # noqa: ASYNC110 - nothing tells
                 await trio.sleep(0.02)
         figures = runtime.statistics().actors
         assert (figures.live, figures.idle, figures.passivated) == (0, 0, 5)
@@ -40,9 +40,9 @@ async def test_quiet_actors_go_and_come_back(tmp_path: Path, engine: str) -> Non
 
 
 async def test_a_busy_actor_stays() -> None:
-    async with Runtime(lambda: create_agent(word_delay=0.2), store=MemoryStore(), idle_timeout=0.1) as runtime:
-        async with runtime.stream(request("My name is Ada.", "busy")) as turn:
-            seen = [runtime.statistics().actors async for _ in turn]
+    runtime = Runtime(lambda: create_agent(word_delay=0.2), store=MemoryStore(), idle_timeout=0.1)
+    async with runtime, runtime.stream(request("My name is Ada.", "busy")) as turn:
+        seen = [runtime.statistics().actors async for _ in turn]
     assert len(seen) > 2
     assert {(figures.live, figures.idle, figures.passivated) for figures in seen[:-1]} == {(1, 0, 0)}
 

@@ -330,9 +330,7 @@ def test_a_large_part_survives_a_restart(servers: Any, told: Any, tmp_path: Any)
     part: Any = {"type": "input_file", "filename": "big.bin", "file_data": data}
     text: Any = {"type": "input_text", "text": "x" * 100_000}
     server = servers.command(state=tmp_path / "state")
-    server.client().responses.create(
-        model="m", input=[{"role": "user", "content": [text, part]}], conversation="large"
-    )
+    server.client().responses.create(model="m", input=[{"role": "user", "content": [text, part]}], conversation="large")
     server.stop()
     client = servers.command(state=tmp_path / "state").client()
     history = told(client, "history", conversation="large")
@@ -366,9 +364,7 @@ def test_store_false_forgets_nothing(sdk: openai.OpenAI, told: Any, lab: Any) ->
 
 
 def test_request_id_comes_back(sdk: openai.OpenAI, lab: Any) -> None:
-    raw = sdk.responses.with_raw_response.create(
-        model="m", input="hi", extra_headers={"x-request-id": "mine-17"}
-    )
+    raw = sdk.responses.with_raw_response.create(model="m", input="hi", extra_headers={"x-request-id": "mine-17"})
     assert raw.headers["x-request-id"] == "mine-17"
     assert raw.parse()._request_id == "mine-17"
     ours = sdk.responses.create(model="m", input="hi")

@@ -121,6 +121,30 @@ def test_a_second_signal_is_faster(servers: Any, told: Any, until: Any, second: 
     assert account(server)["cancelled"] == 1
 
 
+@pytest.mark.xfail(
+    strict=True, reason="agent code that blocks its thread for ever keeps the process for ever (Bridge.hold waits)"
+)
+def test_agent_code_that_never_gives_its_thread_back(servers: Any, until: Any) -> None:
+    """The process ends all the same: asked to, and past `stall_limit` by itself."""
+    limits = {"drain_timeout": 0.5, "cancel_grace": 0.5}
+    asked = servers.hosted(**limits)
+    unasked = servers.hosted(**limits, stall_warning=0.3, stall_limit=1.0)
+    with asked.post({"input": "block 100000"}), unasked.post({"input": "block 100000"}):
+        asked.happened("start", "block 100000")
+        asked.signal(signal.SIGTERM)
+        until(lambda: asked.process.poll() is not None and unasked.process.poll() is not None, "both end", 20.0)
+
+
+@pytest.mark.soak  # it takes the bridge's ten seconds of patience
+def test_a_tool_that_never_returns_does_not_hold_up_the_end(servers: Any) -> None:
+    server = servers.hosted(drain_timeout=0.5, cancel_grace=0.5)
+    with server.post({"input": 'call nap {"seconds": 100000}'}):
+        server.happened("napping", "100000.0")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert json.loads(server.stdout.splitlines()[-1])["cancelled"] == 1
+
+
 def test_a_stop_with_idle_connections_is_quick(servers: Any, told: Any) -> None:
     """Keep-alive connections that nobody uses must not hold it up."""
     server = servers.command()

@@ -175,10 +175,14 @@ class House:
     broken: list[str] = field(default_factory=list)
     runtime: Runtime = field(init=False)
 
-    @asynccontextmanager
-    async def open(self, **options: Any) -> AsyncIterator[Runtime]:
+    def build(self, **options: Any) -> Runtime:
         options = {"on_broken": self.broken.append, "tune_gc": False, **options}
         self.runtime = Runtime(lambda: None, store=self.store, **options)
+        return self.runtime
+
+    @asynccontextmanager
+    async def open(self, **options: Any) -> AsyncIterator[Runtime]:
+        self.build(**options)
         with trio.fail_after(_LONG):  # nothing here takes that long, and the clock jumps
             async with self.runtime:
                 yield self.runtime

@@ -292,11 +292,12 @@ async def test_what_is_no_response_is_a_failure(autojump_clock: Clock, house: Ho
         assert isinstance(await caught(house.ask("x", "s")), TargetFailed)
 
 
+@pytest.mark.filterwarnings("ignore:AgentSession state value")
 async def test_a_session_that_cannot_be_stored_fails_its_turn_only(
     autojump_clock: Clock, house: House, caplog: pytest.LogCaptureFixture
 ):
     async def spoil(_request: ChannelRequest, session: AgentSession) -> str:
-        session.state["n"] = 2**80
+        session.state["n"] = {"not": {"a": {"set"}}}
         return "fine so far"
 
     house.target.on["bad"] = spoil
@@ -310,10 +311,6 @@ async def test_a_session_that_cannot_be_stored_fails_its_turn_only(
     assert "state holds a value that cannot be stored" in caplog.text
 
 
-CRASHES = "NotStorable is raised where only StorageFull is expected: it crashes the actor, and its other turns"
-
-
-@pytest.mark.xfail(strict=True, reason=f"point.encode() in Actor._completed: {CRASHES}")
 async def test_a_service_session_id_that_cannot_be_stored_fails_its_turn_only(autojump_clock: Clock, house: House):
     async def spoil(_request: ChannelRequest, session: AgentSession) -> str:
         session.service_session_id = object()
@@ -325,10 +322,7 @@ async def test_a_service_session_id_that_cannot_be_stored_fails_its_turn_only(au
         assert house.actors.restarts == 0
 
 
-@pytest.mark.xfail(strict=True, reason=f"run_body() in Actor._record_failure: {CRASHES}")
 async def test_a_failed_turn_whose_request_cannot_be_stored_hurts_nobody_else(autojump_clock: Clock, house: House):
-    """A client's tool whose schema has a number of more than 64 bits is enough."""
-
     async def fail(*_: object) -> str:
         raise ValueError
 
@@ -336,16 +330,16 @@ async def test_a_failed_turn_whose_request_cannot_be_stored_hurts_nobody_else(au
     house.target.hold("neighbour")
     async with house.open():
         neighbour = await house.post("neighbour", "other")
-        tool = {"name": "t", "parameters": {"type": "object", "maximum": 2**70}}
-        assert isinstance(await caught(house.ask("bad", "s", tools=[tool])), TargetFailed)
+        tool = {"name": "t", "parameters": {"type": "object", "maximum": {"no", "data"}}}
+        turn = await house.post("bad", "s", tools=[tool])
+        assert isinstance(await caught(turn.outcome()), TargetFailed)
+        record = await house.record(turn)
+        assert (record["st"], "in" in record) == ("failed", False)
         house.target.hold("neighbour").set()
         assert (await neighbour.outcome()).result.text == "neighbour"
         assert house.actors.restarts == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="make_session() in Actor._wake is outside the try: its failure crashes the actor"
-)
 async def test_an_agent_that_cannot_make_a_session_fails_its_turn_only(autojump_clock: Clock, house: House):
     def make(_session_id: str) -> AgentSession:
         raise ValueError("no more sessions")
@@ -356,8 +350,7 @@ async def test_an_agent_that_cannot_make_a_session_fails_its_turn_only(autojump_
         assert house.actors.restarts == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the store's BadKey crashes the actor; it is the caller's mistake")
-@pytest.mark.parametrize("session", ["a\0b", "half a \ud83d face"])
+@pytest.mark.parametrize("session", ["a\0b", "half a \ud83d face", "", "s" * 1025])
 async def test_a_session_id_that_no_document_may_have_is_refused(autojump_clock: Clock, house: House, session: str):
     async with house.open():
         error = await caught(house.ask("x", session))
@@ -365,7 +358,7 @@ async def test_a_session_id_that_no_document_may_have_is_refused(autojump_clock:
         assert house.actors.restarts == 0
 
 
-@pytest.mark.parametrize("session", ["s" * 249, "s" * 5000, "ß" * 300])
+@pytest.mark.parametrize("session", ["s" * 249, "s" * 1000, "ß" * 300])
 async def test_session_ids_of_any_length(autojump_clock: Clock, house: House, session: str):
     async with house.open():
         await house.ask("one", session)
@@ -436,6 +429,7 @@ async def test_a_turn_that_waits_for_its_slot_is_cancelled(autojump_clock: Clock
     house.target.hold("slow")
     async with house.open(max_running_turns=1):
         slow = await house.post("slow", "s", key="bob")
+        await blocked()
         turn = await house.post("queued", "s")
         await blocked()
         assert turn.state == "running"
@@ -592,10 +586,6 @@ async def test_after_a_point_of_a_named_conversation_always_branches(autojump_cl
         assert await house.ask("more", after="p2") == "one aside more"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Actor._wake branches from where the session began (session.start), not from the letter's point",
-)
 async def test_an_older_point_after_a_failed_turn(autojump_clock: Clock, house: House):
     """The failed turn made the session cold; the branch begins at its point all the same, not where the session did."""
 
@@ -649,17 +639,12 @@ async def test_another_owners_point_does_not_exist(autojump_clock: Clock, house:
         assert isinstance(error, NotFound)
 
 
-@pytest.mark.xfail(strict=True, reason="Runtime._continue lets the store's BadKey out of ask(), which is no HostError")
 @pytest.mark.parametrize("after", ["", "é" * 256, "a\0b", "\ud800"])  # the second one also over HTTP
 async def test_a_point_that_cannot_be_is_not_found(autojump_clock: Clock, house: House, after: str):
     async with house.open():
         assert isinstance(await caught(house.ask("x", after=after)), NotFound)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Actor._move deletes the session that a letter by name waits for: KeyError in _start, the actor crashes",
-)
 async def test_a_named_letter_that_waits_behind_a_branch(autojump_clock: Clock, house: House):
     """A conversation may have the name of a thread; its letter waits behind one that turns out to be a branch."""
     async with house.open(idle_timeout=10.0):
@@ -775,9 +760,6 @@ async def test_a_turn_may_ask_another_session_though_every_slot_is_taken(autojum
         assert await house.ask("next", "a") == "outer next"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="(key, None) stands for every turn without a session: no deadlock is possible there"
-)
 async def test_a_turn_without_a_session_may_ask_for_another(autojump_clock: Clock, house: House):
     house.target.on["outer"] = nested(house, "inner", session_mode="disabled")
     async with house.open():

@@ -5,6 +5,7 @@
     forever …           never answer
     block SECONDS …     hold the whole thread
     spin                hold the whole thread, for ever
+    flood               say more and more
     swallow             never answer, and take no notice of being cancelled
     fail SECRET         raise, with SECRET in the exception's text
     exit, interrupt, give-up    raise SystemExit, KeyboardInterrupt or asyncio.CancelledError
@@ -29,7 +30,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from agent_framework import (
@@ -66,9 +67,7 @@ def note(what: str, text: str) -> None:
             os.close(descriptor)
 
 
-class Obedient(
-    FunctionInvocationLayer[Any], ChatMiddlewareLayer[Any], ChatTelemetryLayer[Any], BaseChatClient[Any]
-):
+class Obedient(FunctionInvocationLayer[Any], ChatMiddlewareLayer[Any], ChatTelemetryLayer[Any], BaseChatClient[Any]):
     """A chat client that does what it is told."""
 
     OTEL_PROVIDER_NAME = "lab"
@@ -100,41 +99,27 @@ class Obedient(
     ) -> AsyncIterator[ChatResponseUpdate]:
         last = messages[-1]
         if last.role == "tool":
-            results = [content.result for content in last.contents if content.type == "function_result"]
-            if "fail now" in results:
-                raise RuntimeError("told to fail")
-            yield _say("results: " + json.dumps(results))
+            yield _say(_results(last))
             return
         command, _, rest = last.text.partition(" ")
-        if command in ("fail", "halfway"):
-            if command == "halfway":
-                yield _say("so ")
-                yield _say("far ")
-            raise RuntimeError(f"the secret is {rest}")
-        if command in _EXITS:
-            raise _EXITS[command]
         if command == "silence":
             return
         if command == "call":
             name, _, arguments = rest.partition(" ")
             yield _update(Content.from_function_call(f"call_{name}", name, arguments=arguments or "{}"))
             return
-        if command == "slowly":
-            await asyncio.sleep(float(rest.split()[0]))
-        elif command == "gate":
-            while not os.path.exists(rest.split()[0]):  # noqa: ASYNC240 - a stat of a local file
-                await asyncio.sleep(0.01)
-        elif command == "forever":
-            await asyncio.Event().wait()
-        elif command == "spin":
-            while True:
-                pass
-        elif command == "swallow":
-            while True:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.sleep(3600)
-        elif command == "block":
-            time.sleep(float(rest.split()[0]))  # noqa: ASYNC251 - that is what it is for
+        while command == "flood":
+            yield _say("x" * 4096)
+            await asyncio.sleep(0)
+        if command == "halfway":
+            yield _say("so ")
+            yield _say("far ")
+        if command in ("fail", "halfway"):
+            raise RuntimeError(f"the secret is {rest}")
+        if command in _EXITS:
+            raise _EXITS[command]
+        if command in _DELAYS:
+            await _DELAYS[command](*rest.split()[:1])
         text = _reply(command, messages, options)
         for word in re.findall(r"\S+\s*", text)[:-1] if len(text) < 200 else []:
             yield _say(word)
@@ -145,6 +130,51 @@ class Obedient(
 
 
 _EXITS = {"exit": SystemExit(3), "interrupt": KeyboardInterrupt(), "give-up": asyncio.CancelledError()}
+
+
+def _results(message: Message) -> str:
+    results = [content.result for content in message.contents if content.type == "function_result"]
+    if "fail now" in results:
+        raise RuntimeError("told to fail")
+    return "results: " + json.dumps(results)
+
+
+async def _slowly(seconds: str, *_: str) -> None:
+    await asyncio.sleep(float(seconds))
+
+
+async def _gate(path: str, *_: str) -> None:
+    while not await asyncio.to_thread(os.path.exists, path):  # noqa: ASYNC110 - another process makes it
+        await asyncio.sleep(0.01)
+
+
+async def _forever(*_: str) -> None:
+    await asyncio.Event().wait()
+
+
+async def _block(seconds: str, *_: str) -> None:
+    time.sleep(float(seconds))  # noqa: ASYNC251 - that is what it is for
+
+
+async def _spin(*_: str) -> None:
+    while True:
+        pass
+
+
+async def _swallow(*_: str) -> None:
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+
+_DELAYS: dict[str, Callable[..., Awaitable[None]]] = {
+    "slowly": _slowly,
+    "gate": _gate,
+    "forever": _forever,
+    "block": _block,
+    "spin": _spin,
+    "swallow": _swallow,
+}
 
 
 def _reply(command: str, messages: Sequence[Message], options: Mapping[str, Any]) -> str:
@@ -208,8 +238,8 @@ async def ask(conversation: str, text: str, gate: str = "") -> str:
     """Say something in a conversation of this very runtime, once there is a file of the gate's name."""
     assert host is not None
     note("asking", text)
-    while gate and not os.path.exists(gate):  # noqa: ASYNC240 - a stat of a local file
-        await asyncio.sleep(0.01)
+    if gate:
+        await _gate(gate)
     message = Message("user", [text]).to_dict()
     request = ChannelRequest(channel="lab", input=[message], session=ChannelSession(session_id=conversation))
     try:
@@ -238,7 +268,9 @@ def remember_and_fail(context: FunctionInvocationContext) -> str:
 
 def make() -> Agent[Any]:
     """Make the agent."""
-    return Agent(Obedient(), "You obey.", name="lab", tools=[fork, fork_and_stay, spawn, nap, ask, remember, remember_and_fail])
+    return Agent(
+        Obedient(), "You obey.", name="lab", tools=[fork, fork_and_stay, spawn, nap, ask, remember, remember_and_fail]
+    )
 
 
 agent = make()

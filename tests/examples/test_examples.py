@@ -1,0 +1,79 @@
+"""Each example does what it says."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TESTED = {"embed_quart.py", "no_http.py", "openai_client.py", "stand_alone.py"}
+
+
+def example(name: str) -> str:
+    return str(EXAMPLES / name)
+
+
+def post(url: str, text: str) -> httpx.Response:
+    return httpx.post(url, content=text, timeout=60, trust_env=False)
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == TESTED
+
+
+def test_embedded_in_quart(start: Any, tmp_path: Path) -> None:
+    server = start(example("embed_quart.py"), "0", folder=tmp_path)
+    assert post(f"{server.address}/hello/ada", "My name is Ada.").text.startswith("Nice to meet you, Ada.")
+    assert post(f"{server.address}/hello/grace", "What is my name?").text == "You have not told me your name yet."
+    with openai.OpenAI(base_url=f"{server.address}/v1", api_key="none", timeout=60) as client:
+        assert client.responses.create(model="any", input="what is 2 + 3?").output_text == "2 + 3 = 5"
+    server.stop()
+
+    again = start(example("embed_quart.py"), "0", folder=tmp_path)
+    assert post(f"{again.address}/hello/ada", "What is my name?").text == "Your name is Ada."
+    assert httpx.get(f"{again.address}/visitors", timeout=60, trust_env=False).json() == ["ada", "grace"]
+    again.stop()
+
+
+def test_stand_alone(start: Any) -> None:
+    server = start(example("stand_alone.py"), "0")
+
+    def client(key: str) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{server.address}/v1", api_key=key, timeout=60, max_retries=0)
+
+    with client("shop-secret") as shop, client("staff-secret") as staff, client("none") as nobody:
+        asked = shop.responses.create(model="any", input="What time is it in Oslo?", conversation="order-7")
+        assert asked.output_text.startswith("In Oslo it is ")
+        count = "How many messages did I send?"
+        mine = shop.responses.create(model="any", input=count, conversation="order-7")
+        assert mine.output_text == "With this one, you have sent me 2 messages."
+        theirs = staff.responses.create(model="any", input=count, conversation="order-7")
+        assert theirs.output_text == "With this one, you have sent me 1 message."
+        with pytest.raises(openai.AuthenticationError):
+            nobody.responses.create(model="any", input="hello")
+    assert "turns finished" in server.stop()
+
+
+def test_no_http_and_the_second_time_it_knows(start: Any, tmp_path: Path) -> None:
+    first = start(example("no_http.py"), folder=tmp_path).ended()
+    assert first.startswith("ada: What is my name?\n  You have not told me your name yet.\n")
+    assert "grace: My name is Grace.\n  Nice to meet you, Grace." in first
+    assert "ada: count to 5\n  1 2 3 4 5\n  (run_" in first
+    assert first.endswith("\n  With this one, you have sent me 4 messages.\n")
+    second = start(example("no_http.py"), folder=tmp_path).ended()
+    assert second.startswith("ada: What is my name?\n  Your name is Ada.\n")
+    assert second.endswith("\n  With this one, you have sent me 8 messages.\n")
+
+
+def test_openai_client(start: Any, demo: Any) -> None:
+    assert start(example("openai_client.py"), f"{demo.address}/v1").ended().splitlines() == [
+        "conversation: Your name is Ada.",
+        "right branch: Your name is Grace.",
+        "left branch: Your name is Admiral.",
+        "1 |2 |3 |4 |5| completed",
+        "call: weather {'city': 'Oslo'}",
+        "with its output: weather says: Rain.",
+        "error: 400 previous_response_not_found",
+    ]
