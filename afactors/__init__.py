@@ -12,8 +12,9 @@ Floor plan, from the ground up; a module imports only from those above it:
 * `actor`: one isolation key: mailbox, sessions, turns, commits.
 * `supervision`: starts, restarts, quarantines and passivates actors.
 * `http`: the ASGI callable: routes, health, the body limit.
-* `runtime`: all of it together, and the public face.
-* `serve`: stand-alone HTTP on hypercorn's trio worker.
+* `runtime`: all of it together, and the public face. (Its `serve` method calls the module of that name.)
+* `worker`: hypercorn's trio worker over one listening socket, with less work for each request.
+* `serve`: stand-alone HTTP: the address, the signals, the way down.
 * `demo/`, `chat`: the demonstration agent and the terminal chat; they know nothing of the runtime.
 * `options`, `loading`, `cli`: the command line.
 

@@ -1,26 +1,22 @@
-"""Stand-alone HTTP: hypercorn's trio worker, several acceptors on one listening socket, and the way down."""
+"""Stand-alone HTTP: the address, the signals, and the way down."""
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve as hypercorn_serve
+
+from .worker import serving
 
 if TYPE_CHECKING:
     from .runtime import DrainReport, Runtime
 
 BACKLOG = 4096
-ACCEPTORS = 8
-"""hypercorn's one acceptor takes about one connection per scheduler tick; this many take as many."""
-
 _KEEP_ALIVE_SECONDS = 75.0
 
 
@@ -53,15 +49,7 @@ async def serve(
     """
     async with runtime:
         with listen(host, port) as listener:
-            stop = trio.Event()
-            async with trio.open_nursery() as nursery:
-                server = partial(
-                    hypercorn_serve,
-                    runtime.asgi(),  # type: ignore[arg-type]  # the same ASGI, in our own words
-                    _config(listener),
-                    shutdown_trigger=stop.wait,
-                )
-                await nursery.start(server)
+            async with serving(runtime.asgi(), listener, _config()):
                 if started is not None:
                     started(base_url(listener))
                 try:
@@ -69,7 +57,6 @@ async def serve(
                 finally:
                     with trio.CancelScope(shield=True):
                         report = await runtime.drain()
-                    stop.set()
     return report
 
 
@@ -105,11 +92,8 @@ def base_url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _config(listener: socket.socket) -> Config:
+def _config() -> Config:
     config = Config()
-    # Copies of one listening socket: each gets an acceptor of its own, and the server closes them.
-    config.bind = [f"fd://{os.dup(listener.fileno())}" for _ in range(ACCEPTORS)]
-    config.backlog = BACKLOG
     config.keep_alive_timeout = _KEEP_ALIVE_SECONDS
     config.include_server_header = False
     config.errorlog = logging.getLogger("hypercorn.error")

@@ -13,7 +13,7 @@ An OpenAI SDK talks to the same agent at http://127.0.0.1:8000/v1.
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import trio
@@ -36,7 +36,7 @@ runtime.init_app(app)  # /v1/responses, /healthz and /readyz; every other path s
 
 
 @app.while_serving
-async def guest_book() -> AsyncIterator[None]:
+async def guest_book() -> AsyncGenerator[None, None]:
     """The app's own resource, held while it serves. The runtime is open before it, and closed after it."""
     with (STATE / "visitors").open("a+") as book:
         app.extensions["guest_book"] = book
@@ -47,7 +47,7 @@ async def guest_book() -> AsyncIterator[None]:
 async def hello(visitor: str) -> str:
     """A turn from a route of the app's own: one conversation for each visitor."""
     print(visitor, file=app.extensions["guest_book"], flush=True)
-    text = (await request.get_data()).decode()
+    text = str(await request.get_data(as_text=True))
     result = await runtime.ask(
         ChannelRequest(
             channel="hello",

@@ -12,6 +12,7 @@ import sys
 from uuid import uuid4
 
 from openai import BadRequestError, OpenAI
+from openai.types.responses import FunctionToolParam
 
 base_url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000/v1"
 client = OpenAI(base_url=base_url, api_key=os.environ.get("OPENAI_API_KEY", "none"))
@@ -38,7 +39,7 @@ with client.responses.stream(model="any", input="count to 5", conversation=conve
     print("", events.get_final_response().status)
 
 # A tool of the client's: the agent's call comes back as an item, and its output is the next turn's input.
-weather = {
+weather: FunctionToolParam = {
     "type": "function",
     "name": "weather",
     "description": "The weather in a city.",

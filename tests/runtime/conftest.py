@@ -130,7 +130,7 @@ class FaultyStore(MemoryStore):
         before: Called with (method, key) before each claim, read and commit of the runtime; may wait, may raise.
         commits: What was handed over, in order.
         stuffed: Whether it says that it is full.
-        breaks: Whether the machine fails at the next commit.
+        breaks: Whether the machine fails at the next commit or expiry.
     """
 
     def __init__(self) -> None:
@@ -146,7 +146,8 @@ class FaultyStore(MemoryStore):
 
     async def _before(self, method: str, key: str) -> None:
         if self.before is not None:
-            with trio.CancelScope(shield=method == "commit"):  # what was handed over is not cancelled
+            # What was handed over is not cancelled; but a test that fails must not hang, either.
+            with trio.move_on_after(_LONG, shield=method == "commit"):
                 await self.before(method, key)
 
     async def claim(self, key: str, documents: Any = ()) -> Claim:
@@ -161,9 +162,16 @@ class FaultyStore(MemoryStore):
         await trio.lowlevel.checkpoint_if_cancelled()
         self.commits.append(commit)
         await self._before("commit", claim.key)
+        self._break()
+        return await super().commit(claim, commit)
+
+    async def expire(self, now: float, limit: int = 256) -> int:
+        self._break()
+        return await super().expire(now, limit)
+
+    def _break(self) -> None:
         if self.breaks:
             self._open_here().writer.broken = "the disk is gone"  # and everybody hears of it, as with LMDB
-        return await super().commit(claim, commit)
 
 
 @dataclass

@@ -321,9 +321,11 @@ async def test_a_rewrite_keeps_what_stands_before_it(logs: Logs, live: LiveSessi
     assert texts(again) == [*"abcdef"]
     assert [bool(message.additional_properties) for message in history(again.session)] == [i == at for i in range(6)]
     assert not any(message.additional_properties for message in history((await logs.load(old)).session))
+    reads = logs.reads
     say(live, "g")
     await logs.commit(live, "p3")
     assert len(logs.written) == 1, "after a rewrite, turns append again"
+    assert logs.reads == reads, "and need not look"
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3])

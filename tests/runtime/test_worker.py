@@ -1,0 +1,184 @@
+"""The HTTP worker against real sockets. The real clock: sockets are not trio's to speed up."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import h11
+import pytest
+import trio
+from hypercorn.config import Config
+
+from afactors.serve import listen
+from afactors.worker import serving
+
+BIG = 4 * 1024 * 1024
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    path = scope["path"]
+    while (await receive()).get("more_body"):
+        pass
+    if path == "/big":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % BIG)]})
+        for _ in range(BIG // 65536):
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    elif path == "/burst":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(20):
+            await send({"type": "http.response.body", "body": b"<%d>" % number, "more_body": True})
+        await trio.sleep(0.2)
+        await send({"type": "http.response.body", "body": b"end"})
+    elif path == "/slow":
+        await trio.sleep(0.5)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"slow"})
+    elif path == "/fails":
+        raise ValueError("a defect of the app")
+    else:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+@asynccontextmanager
+async def server(**settings: Any) -> AsyncIterator[int]:
+    config = Config()
+    config.errorlog = None
+    for name, value in settings.items():
+        setattr(config, name, value)
+    with listen("127.0.0.1", 0) as listener:
+        async with serving(app, listener, config):
+            yield listener.getsockname()[1]
+
+
+class Client:
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.h11 = h11.Connection(h11.CLIENT)
+        self.reads: list[int] = []
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        request = h11.Request(method="GET", target=path, headers=[("host", "x")])
+        await self.stream.send_all((self.h11.send(request) or b"") + (self.h11.send(h11.EndOfMessage()) or b""))
+        status, body = 0, b""
+        while True:
+            event = self.h11.next_event()
+            if event is h11.NEED_DATA:
+                data = await self.stream.receive_some(65536)
+                self.reads.append(len(data))
+                self.h11.receive_data(data)
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                if self.h11.our_state is h11.DONE:
+                    self.h11.start_next_cycle()
+                return status, body
+            else:
+                raise AssertionError(event)
+
+
+@asynccontextmanager
+async def client(port: int) -> AsyncIterator[Client]:
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        yield Client(stream)
+
+
+async def test_many_requests_on_one_connection() -> None:
+    async with server() as port, client(port) as one:
+        for _ in range(50):
+            assert await one.get("/") == (200, b"ok")
+
+
+async def test_a_small_response_leaves_in_one_piece() -> None:
+    async with server() as port, client(port) as one:
+        for _ in range(5):
+            await one.get("/")
+        assert len(one.reads) == 5
+
+
+async def test_what_is_sent_in_one_tick_leaves_in_one_piece() -> None:
+    async with server() as port, client(port) as one:
+        status, body = await one.get("/burst")
+        assert (status, body) == (200, b"".join(b"<%d>" % number for number in range(20)) + b"end")
+        assert len(one.reads) <= 3  # the twenty, and the end
+
+
+async def test_a_reader_that_is_slow_gets_everything() -> None:
+    async with server() as port:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        async with stream:
+            one = Client(stream)
+            with trio.fail_after(30):
+                status, body = await one.get("/big")
+        assert (status, len(body), body.strip(b"x")) == (200, BIG, b"")
+
+
+async def test_a_reader_that_leaves_in_the_middle_hurts_nobody() -> None:
+    async with server() as port:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as gone:
+            await gone.send_all(b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n")
+            await gone.receive_some(1000)
+        async with client(port) as one:
+            assert await one.get("/") == (200, b"ok")
+
+
+async def test_a_request_under_way_is_finished_and_idle_connections_are_closed_at_the_end() -> None:
+    answers: list[tuple[int, bytes]] = []
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery, server(graceful_timeout=5.0) as port:
+            idle = await trio.open_tcp_stream("127.0.0.1", port)
+
+            async def slow(task_status: trio.TaskStatus[None]) -> None:
+                async with client(port) as one:
+                    task_status.started()
+                    answers.append(await one.get("/slow"))
+
+            await nursery.start(slow)
+            await trio.sleep(0.2)
+        assert answers == [(200, b"slow")]
+        async with idle:
+            assert await idle.receive_some(10) == b""
+
+
+async def test_an_idle_connection_is_closed_after_a_while() -> None:
+    async with server(keep_alive_timeout=0.2) as port, client(port) as one:
+        assert await one.get("/") == (200, b"ok")
+        with trio.fail_after(10):
+            assert await one.stream.receive_some(10) == b""
+
+
+async def test_an_app_that_raises_costs_its_request_only() -> None:
+    async with server() as port:
+        async with client(port) as one:
+            assert (await one.get("/fails"))[0] == 500
+        async with client(port) as two:
+            assert await two.get("/") == (200, b"ok")
+
+
+async def test_a_listener_is_not_closed_by_its_acceptors() -> None:
+    config = Config()
+    with listen("127.0.0.1", 0) as listener:
+        async with serving(app, listener, config):
+            pass
+        assert listener.getsockname()[1] > 0
+
+
+@pytest.mark.parametrize("junk", [b"\x00\x01\x02\r\n\r\n", b"POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n"])
+async def test_junk_is_refused(junk: bytes) -> None:
+    async with server() as port:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(junk)
+            with trio.fail_after(10):
+                answer = b""
+                while data := await stream.receive_some(1000):
+                    answer += data
+            assert answer.startswith(b"HTTP/1.1 400")
+        async with client(port) as one:
+            assert await one.get("/") == (200, b"ok")
