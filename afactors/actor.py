@@ -348,7 +348,7 @@ class Actor:
             with trio.CancelScope(shield=True):
                 await self._commit(Commit(run=record))
         except StorageFull:
-            logger.error("turn %s: no room for its record", turn.run_id)
+            logger.error("turn %s: the store has no room for its record (see --map-size)", turn.run_id)
 
     async def _commit(self, commit: Commit) -> None:
         try:

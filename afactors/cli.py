@@ -61,7 +61,7 @@ CHAT_OPTIONS = (
     Option("url", "base URL of the server", "http://127.0.0.1:8000/v1", metavar="URL"),
     Option("api-key", "key to send as a bearer token", metavar="KEY"),
     Option("conversation", "conversation to go on with (default: the last one, or a new one)", metavar="ID"),
-    _STATE_DIR,
+    Option("state-dir", "folder that remembers the conversation", DEFAULT_STATE_DIR, metavar="FOLDER"),
 )
 
 _DESCRIPTION = """\
@@ -89,7 +89,7 @@ _FAILURES = (BadOption, CannotLoad, StoreError, AddressUnavailable, TargetUnusab
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
     """Run the command line; returns the exit code: 0, 1 for a failure that was told, 2 for wrong usage."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
+    if not given or given[0] not in ("serve", "chat", "-h", "--help", "--version"):
         given.insert(0, "serve")
     parsed = _parser().parse_args(given)
     try:
@@ -197,7 +197,7 @@ def _announce(base_url: str, name: str, values: Mapping[str, Any], conversations
         f"{key}"
         f"""  -d '{{"conversation": "first", "input": "Hello! My name is Ada."}}'\n"""
         f"\n"
-        f"  {PROGRAM} chat{'' if values['port'] == 8000 else f' --url {base_url}/v1'}\n"
+        f"  {_this_python()} -m afactors chat{'' if values['port'] == 8000 else f' --url {base_url}/v1'}\n"
         f"\n"
         f"Ctrl-C stops it; every conversation goes on where it was when it is started again.",
         flush=True,
@@ -208,6 +208,14 @@ def _announce(base_url: str, name: str, values: Mapping[str, Any], conversations
             file=sys.stderr,
             flush=True,
         )
+
+
+def _this_python() -> str:
+    """How to call the Python that runs this, from the present folder."""
+    executable = Path(sys.executable)
+    if executable.is_relative_to(Path.cwd()):
+        return str(executable.relative_to(Path.cwd()))
+    return "python"
 
 
 def _chat(values: Mapping[str, Any]) -> int:

@@ -28,6 +28,7 @@ class LimitOptions(TypedDict, total=False):
     max_restarts: int
     restart_window: float
     restart_backoff: float
+    quarantine: float
     run_retention: float
     stall_warning: float
     stall_limit: float
@@ -49,9 +50,10 @@ class Limits:
         max_idle_actors: Idle actors in memory; above it the longest idle is passivated at once.
         max_live_actors: Actors in memory, idle or not; above it the answer is 429.
         drain_timeout: How long running turns may finish when the runtime stops.
-        max_restarts: Crashes of one actor within `restart_window` after which its key is quarantined.
+        max_restarts: Crashes of one actor within `restart_window` after which its key is in quarantine.
         restart_window: See `max_restarts`.
         restart_backoff: Wait before the first restart; it doubles with each.
+        quarantine: How long a key is in quarantine: its callers get 503, everybody else is served.
         run_retention: How long records of runs are kept.
         stall_warning: How long the target may block its thread before the watchdog speaks and `/readyz` fails.
         stall_limit: How long before the process is stopped.
@@ -71,6 +73,7 @@ class Limits:
     max_restarts: int = 5
     restart_window: float = 60.0
     restart_backoff: float = 0.1
+    quarantine: float = 300.0
     run_retention: float = 30 * 86_400.0
     stall_warning: float = 5.0
     stall_limit: float = 120.0

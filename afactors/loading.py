@@ -69,6 +69,6 @@ def model_factory(model: str, environment: Mapping[str, str] = os.environ) -> Ca
 
     def make() -> Agent[Any]:
         client = OpenAIChatCompletionClient(model=model, api_key=api_key, base_url=base_url)
-        return Agent(client, MODEL_INSTRUCTIONS, name=model)
+        return Agent(client, MODEL_INSTRUCTIONS, name="assistant")
 
     return make

@@ -49,7 +49,8 @@ class Option:
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Teach a parser the option; its value stays None unless it is given."""
-        shown = "" if self.flag or self.many or self.default is None else f"default {self.default}; "
+        default = f"{self.default:g}" if isinstance(self.default, float) else self.default
+        shown = "" if self.flag or self.many or default is None else f"default {default}; "
         text = f"{self.help} [{shown}{self.twin}]"
         if self.flag:
             parser.add_argument(f"--{self.name}", action="store_true", default=None, help=text)

@@ -78,10 +78,9 @@ class DrainReport:
     seconds: float
 
     def __str__(self) -> str:
-        parts = [f"{self.finished} turns finished", f"{self.cancelled} cancelled"]
-        if self.abandoned:
-            parts.append(f"{self.abandoned} abandoned")
-        return f"stopped in {self.seconds:.1f} s: {', '.join(parts)}"
+        counts = {"finished": self.finished, "cancelled": self.cancelled, "abandoned": self.abandoned}
+        parts = [f"{count} {'turn' if count == 1 else 'turns'} {what}" for what, count in counts.items() if count]
+        return f"stopped in {self.seconds:.1f} s: {', '.join(parts) or 'nothing was running'}"
 
 
 @dataclass(frozen=True, slots=True)

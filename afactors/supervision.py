@@ -26,7 +26,6 @@ from .turn import Turn
 logger = logging.getLogger("afactors.supervisor")
 
 _LOOKS_PER_TIMEOUT = 20
-_QUARANTINE_RETRY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Supervisor:
         self.deadlines: dict[Turn, float] = {}
         self._actors: dict[str, Actor] = {}
         self._idle: OrderedDict[str, float] = OrderedDict()  # key → since when, the longest first
-        self._quarantined: set[str] = set()
+        self._quarantined: dict[str, float] = {}  # key → until when
         self._nursery: trio.Nursery | None = None
         self._quiet = trio.Event()
         self._quiet.set()
@@ -144,8 +143,10 @@ class Supervisor:
     def _start(self, key: str) -> Actor:
         if self._nursery is None:
             raise Overloaded("The server is stopping.", code="draining", status=503, retry_after=5.0)
-        if key in self._quarantined:
-            raise _out_of_order()
+        if (until := self._quarantined.get(key)) is not None:
+            if until > trio.current_time():
+                raise _out_of_order(until - trio.current_time())
+            del self._quarantined[key]
         if len(self._actors) >= self.limits.max_live_actors and not self._passivate_longest_idle():
             raise Overloaded("Too many conversations are active; try again later.", retry_after=1.0)
         actor = self._actors[key] = Actor(key, self)
@@ -192,10 +193,10 @@ class Supervisor:
 
     def _quarantine(self, actor: Actor) -> None:
         logger.error("actor %s is quarantined after %d restarts", _label(actor.key), self.limits.max_restarts)
-        self._quarantined.add(actor.key)
+        self._quarantined[actor.key] = trio.current_time() + self.limits.quarantine
         del self._actors[actor.key]
         self._idle.pop(actor.key, None)
-        actor.fail_all(_out_of_order())
+        actor.fail_all(_out_of_order(self.limits.quarantine))
         self._note(actor)
 
     async def _watch_deadlines(self) -> None:
@@ -224,12 +225,12 @@ class Supervisor:
         return True
 
 
-def _out_of_order() -> Overloaded:
+def _out_of_order(seconds: float) -> Overloaded:
     return Overloaded(
         "This conversation is out of order after repeated internal errors.",
         code="quarantined",
         status=503,
-        retry_after=_QUARANTINE_RETRY,
+        retry_after=seconds,
     )
 
 

@@ -17,6 +17,7 @@ from agent_framework import (
     Message,
     SupportsAgentRun,
     Workflow,
+    WorkflowAgent,
 )
 
 from afactors_channels import BadRequest, ChannelRequest
@@ -126,12 +127,13 @@ def one_line(exc: BaseException) -> str:
 
 
 def _is_agent(value: Any) -> bool:
-    return isinstance(value, SupportsAgentRun) and not isinstance(value, (type, Workflow))
+    # A workflow as an agent has one state for everybody, and would tell one conversation what another said.
+    return isinstance(value, SupportsAgentRun) and not isinstance(value, (type, Workflow, WorkflowAgent))
 
 
 def _complaint(value: Any) -> str:
-    if isinstance(value, Workflow):
-        return "a workflow cannot be hosted by this version; wrap it with workflow.as_agent()"
+    if isinstance(value, (Workflow, WorkflowAgent)):
+        return "workflows cannot be hosted by this version: one instance would be shared by all conversations"
     return f"expected an agent (something with run() and create_session()), got {type(value).__name__}"
 
 

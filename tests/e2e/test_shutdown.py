@@ -166,5 +166,5 @@ def test_the_account_in_words(servers: Any, tmp_path: Path, until: Any) -> None:
     server.signal(signal.SIGINT)
     assert server.wait() == 0
     last = server.stdout.splitlines()[-1]
-    assert re.fullmatch(r"stopped in \d+\.\d s: 0 turns finished, 0 cancelled", last)
+    assert re.fullmatch(r"stopped in \d+\.\d s: nothing was running", last)
     assert server.stderr == ""

@@ -96,6 +96,7 @@ def test_a_flag(arguments: list[str], environment: dict[str, str], expected: boo
     ("option", "given", "environment", "told"),
     [
         (PORT, "http", {}, "--listen-port: 'http' is not a port"),
+        (PORT, "", {"AFACTORS_LISTEN_PORT": "81"}, "--listen-port: '' is not a port"),
         (PORT, None, {"AFACTORS_LISTEN_PORT": "70000"}, "AFACTORS_LISTEN_PORT: '70000' is not a port"),
         (FLAG, None, {"AFACTORS_JSON_LOGS": "maybe"}, "AFACTORS_JSON_LOGS: 'maybe' is neither true nor false"),
         (SIZE, "much", {}, "--map-size: 'much' is not a size"),
