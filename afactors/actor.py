@@ -14,18 +14,20 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import trio
-from agent_framework import AgentResponse, AgentResponseUpdate, AgentSession
+from agent_framework import AgentResponse, AgentResponseUpdate, AgentSession, Message
 
-from afactors_channels import HostedRunResult, HostError, Overloaded, StorageFull, TargetFailed
-from afactors_store import MAX_NAME_BYTES, Claim, Commit, RunRecord, Store, StoreFull
+from afactors_channels import BadRequest, HostedRunResult, HostError, Overloaded, StorageFull, TargetFailed
+from afactors_store import MAX_NAME_BYTES, BadKey, Claim, Commit, RunRecord, Store, StoreFull
 
-from .history import Changes, LiveSession, NotStorable, Point, load
+from .history import Changes, LiveSession, NotStorable, Point, decode_messages, load
 from .limits import FairSlots, Limits
 from .runs import run_body
 from .target import Target
 from .turn import Turn, ancestry, cancelled_error
 
 logger = logging.getLogger("afactors.actor")
+
+_DECODED_IN_PLACE = 64 * 1024  # bytes
 
 
 @dataclass(slots=True)
@@ -159,15 +161,15 @@ class Actor:
 
     def _withdraw(self, turn: Turn) -> None:
         """A letter that was cancelled before it began leaves the mailbox; its record keeps what it said."""
-        if self._nursery is None:
+        if self._nursery is None or self._nursery.cancel_scope.cancel_called:
             return  # between two lives; `_dispatch` finds it cancelled
         self._waiting.remove(turn)
         self._start(turn)
 
     def _dispatch(self) -> None:
         """Start every letter, in order of acceptance, whose session is free."""
-        if self._nursery is None:
-            return
+        if self._nursery is None or self._nursery.cancel_scope.cancel_called:
+            return  # between two lives
         for turn in list(self._waiting):
             if len(self._running) >= self._around.limits.max_parallel_sessions and not turn.nested:
                 continue
@@ -279,7 +281,7 @@ class Actor:
             point = Point.decode(stored) if stored is not None else session.start
             if stored is not None and turn.request.session.after not in (None, point.head):
                 session, point = self._branch(turn, session)
-            session.live = await load(point, self._read_log, make=self._make_session)
+            session.live = await load(point, self._read_log, make=self._make_session, decode=_decode)
         return session.live
 
     def _branch(self, turn: Turn, left: Session) -> tuple[Session, Point]:
@@ -355,6 +357,8 @@ class Actor:
             await self._around.store.commit(self._claimed(), commit)
         except StoreFull as exc:
             raise StorageFull("The server has no room to store this turn.") from exc
+        except BadKey as exc:
+            raise BadRequest("The turn's name cannot be stored.", field="name") from exc
 
     def _run_record(self, turn: Turn, state: str, **more: Any) -> RunRecord:
         body = run_body(turn, state, completed=time.time(), **more)
@@ -384,6 +388,13 @@ def document_name(session_id: str) -> str:
     if len(name.encode(errors="surrogatepass")) <= MAX_NAME_BYTES:
         return name
     return f"session#{hashlib.sha256(session_id.encode(errors='surrogatepass')).hexdigest()}"
+
+
+async def _decode(rows: list[bytes]) -> list[Message]:
+    """A long history is decoded in a worker thread: trio goes on meanwhile."""
+    if sum(map(len, rows)) <= _DECODED_IN_PLACE:
+        return decode_messages(rows)
+    return await trio.to_thread.run_sync(decode_messages, rows)
 
 
 def _branch_id(turn: Turn) -> str:

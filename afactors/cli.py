@@ -23,6 +23,7 @@ from .loading import CannotLoad, load_target, model_factory
 from .options import (
     BadOption,
     Option,
+    api_key,
     check_environment,
     one_of,
     port,
@@ -36,7 +37,7 @@ from .target import TargetSource, TargetUnusable
 
 PROGRAM = "python -m afactors"
 
-_KEY = Option("api-key", "a bearer token that callers must send; may be given several times", metavar="KEY", many=True)
+_KEY = Option("api-key", "a bearer token that callers must send; repeatable", (), api_key, "KEY", many=True)
 _STATE_DIR = Option("state-dir", "folder that holds all state", DEFAULT_STATE_DIR, metavar="FOLDER")
 _LOG_LEVEL = Option(
     "log-level", "debug, info, warning or error", "warning", one_of("debug", "info", "warning", "error"), "LEVEL"

@@ -53,7 +53,6 @@ class Point:
         state: (log, position) of the row that holds the rest of the session's state; None if there is none.
         service: The model service's own session id.
         turns: Completed turns.
-        stored_bytes: Bytes of the messages' rows, to choose how to read them.
         pinned: Whether a name ever pointed here, so that what a rewrite leaves behind must be kept.
         head: Name of the point that the session's last turn was given.
     """
@@ -65,13 +64,12 @@ class Point:
     state: tuple[int, int] | None = None
     service: Any = None
     turns: int = 0
-    stored_bytes: int = 0
     pinned: bool = False
     head: str | None = None
 
     def encode(self) -> bytes:
         """The point as a versioned msgpack map; absent fields have their defaults."""
-        record: dict[str, Any] = {"v": POINT_VERSION, "s": self.session_id, "t": self.turns, "b": self.stored_bytes}
+        record: dict[str, Any] = {"v": POINT_VERSION, "s": self.session_id, "t": self.turns}
         optional = {
             "m": self.named,
             "h": {source: [list(extent) for extent in extents] for source, extents in self.histories.items()},
@@ -104,7 +102,6 @@ class Point:
             state=(state[0], state[1]) if state else None,
             service=record.get("i"),
             turns=record["t"],
-            stored_bytes=record["b"],
             pinned=record.get("k", False),
             head=record.get("p"),
         )
@@ -166,7 +163,6 @@ class LiveSession:
         span: dict[str, tuple[int, int]] = {}
         append: list[Append] = []
         rewritten: set[str] = set()
-        stored_bytes = self.point.stored_bytes
         for source, messages in _histories(self.session).items():
             seal = self._seals.get(source, _NOTHING)
             if seal.intact(messages):
@@ -181,7 +177,6 @@ class LiveSession:
             append.extend(added)
             if tail is not None:
                 tails[source] = tail
-            stored_bytes += sum(map(len, rows))
         encoded = _encode_state(self.session)
         state, state_rows = self._state_changes(encoded)
         append.extend(state_rows)
@@ -192,7 +187,6 @@ class LiveSession:
             state=state,
             service=self.session.service_session_id,
             turns=self.point.turns + 1,
-            stored_bytes=stored_bytes,
             pinned=self.point.pinned or head is not None,
             head=head,
         )
@@ -247,13 +241,20 @@ class LiveSession:
         return (log, 0), (Append(log, 0, (encoded,)),)
 
 
-async def load(point: Point, read: ReadLog, *, make: Callable[[str], Awaitable[AgentSession]]) -> LiveSession:
+async def load(
+    point: Point,
+    read: ReadLog,
+    *,
+    make: Callable[[str], Awaitable[AgentSession]],
+    decode: Callable[[list[bytes]], Awaitable[list[Message]]],
+) -> LiveSession:
     """Bring a session back from where it stands.
 
     Args:
         point: Where it stands; a point without histories is a new session.
         read: Reads rows of a log of this session's key.
         make: Makes an empty session with an id (the target's own `create_session`).
+        decode: Decodes rows; `decode_messages`, wherever that is done.
     """
     session = await make(point.session_id)
     session.service_session_id = point.service
@@ -264,7 +265,7 @@ async def load(point: Point, read: ReadLog, *, make: Callable[[str], Awaitable[A
         session.state.update(AgentSession.from_dict(record).state)
     for source, extents in point.histories.items():
         rows = await read_extents(read, extents)
-        session.state.setdefault(source, {})["messages"] = decode_messages(rows)
+        session.state.setdefault(source, {})["messages"] = await decode(rows)
     return LiveSession(point, session, read)
 
 

@@ -93,7 +93,7 @@ class Dispatcher:
         if endpoint is None:
             if self._inner is not None:
                 return self._inner
-            raise HostError(f"{method} is not served at this path.", code="method_not_allowed", status=405)
+            raise _MethodNotAllowed(method, sorted(methods))
         if not self._host.serving and scope["path"] not in _HEALTH:
             raise _unavailable()
         return endpoint
@@ -114,6 +114,17 @@ class Dispatcher:
         reasons = self._host.not_ready()
         body: Mapping[str, Any] = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
         await _send_health(scope, send, 503 if reasons else 200, body)
+
+
+class _MethodNotAllowed(HostError):
+    """The path is served, by other methods (RFC 9110, 15.5.6)."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, allowed: list[str]) -> None:
+        super().__init__(f"{method} is not served at this path.")
+        self.allowed = allowed
 
 
 class _Bounded:
@@ -154,6 +165,8 @@ class _Bounded:
         await self._discard_rest()
         headers = [(b"content-type", b"application/json")]
         headers += [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
+        if isinstance(error, _MethodNotAllowed):
+            headers.append((b"allow", ", ".join(error.allowed).encode()))
         await send_whole(self._send, error.status, json.dumps(error_body(error)).encode(), headers)
 
     async def _discard_rest(self) -> None:

@@ -110,9 +110,17 @@ def port(text: str) -> int:
     return int(text)
 
 
+def api_key(text: str) -> str:
+    """A key that an HTTP header can carry."""
+    if not text or not text.isascii() or not text.isprintable():
+        raise ValueError("a key must be printable ASCII, and not empty")
+    return text
+
+
 def size(text: str) -> int:
     """Bytes, or with a suffix K, M, G, T (powers of 1024)."""
-    number, suffix = (text[:-1], text[-1].upper()) if text[-1:].upper() in "KMGT" else (text, "")
+    suffix = text[-1:].upper() if text[-1:].isalpha() else ""
+    number = text.removesuffix(text[-1:]) if suffix in tuple("KMGT") else text
     if not number.isdecimal() or int(number) == 0:
         raise ValueError(f"{text!r} is not a size such as 512M or 64G")
     return int(number) << 10 * " KMGT".index(suffix or " ")

@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
@@ -201,7 +201,7 @@ class Runtime:
         async with trio.open_nursery() as actors:
             await actors.start(supervisor.run)
             async with trio.open_nursery() as services:
-                services.start_soon(self._housekeeping)
+                services.start_soon(self._housekeeping, supervisor)
                 for task in self._tasks:
                     services.start_soon(task)
                 self._open = _Open(bridge, target, supervisor, trio.CancelScope(), run_ids())
@@ -211,8 +211,8 @@ class Runtime:
                     with trio.CancelScope(shield=True):
                         await self.drain()
                     self._open = None
+                    supervisor.end()
                 services.cancel_scope.cancel(reason="the runtime stops")
-            actors.cancel_scope.cancel(reason="the runtime stops")
 
     @asynccontextmanager
     async def _whole_store(self) -> AsyncIterator[None]:
@@ -265,11 +265,22 @@ class Runtime:
         if self._open is not None:
             self._open.hurry.cancel(reason="asked to hurry")
 
-    async def _housekeeping(self) -> None:
+    async def _housekeeping(self, supervisor: Supervisor) -> None:
         while True:
             await trio.sleep(_HOUSEKEEPING_SECONDS)
-            while await self.store.expire(time.time(), _EXPIRE_SLICE) == _EXPIRE_SLICE:
-                await trio.lowlevel.checkpoint()
+            try:
+                while await self.store.expire(time.time(), _EXPIRE_SLICE) == _EXPIRE_SLICE:
+                    await trio.lowlevel.checkpoint()
+            except StoreBroken as exc:
+                supervisor.give_up(exc)
+                raise
+
+    def _store_full(self) -> bool:
+        try:
+            return self.store.full
+        except StoreBroken as exc:
+            self._break(f"the store failed: {exc}")
+            return True
 
     # -- turns
 
@@ -315,11 +326,12 @@ class Runtime:
     async def _accept(self, request: ChannelRequest) -> Turn:
         """Put a request into its actor's mailbox, or refuse it."""
         opened = self._opened_now()
-        if self._broken is not None:
-            raise Overloaded("The server is not serving.", code="unavailable", status=503, retry_after=5.0)
         if self._draining:
             raise Overloaded("The server is stopping.", code="draining", status=503, retry_after=5.0)
-        if self.store.full:
+        full = self._store_full()
+        if self._broken is not None:
+            raise Overloaded("The server is not serving.", code="unavailable", status=503, retry_after=5.0)
+        if full:
             raise StorageFull("The server has no room to store new turns.")
         await self._check_allowed(request)
         opened.target.check(request)
@@ -415,9 +427,10 @@ class Runtime:
             reasons.append("the agent blocks its thread")
         if self._draining:
             reasons.append("stopping")
+        full = self._open is not None and self._store_full()
         if self._broken is not None:
             reasons.append("broken")
-        elif self._open is not None and self.store.full:
+        elif full:
             reasons.append("storage full")
         return reasons
 
@@ -457,9 +470,20 @@ class Runtime:
                 await receive()
                 await send({"type": "lifespan.startup.failed", "message": str(exc)})
                 return
+            last: list[Mapping[str, Any]] = []
+
+            async def hold_back(message: Mapping[str, Any]) -> None:
+                # A server may end the lifespan as soon as it hears that the shutdown is complete.
+                if message["type"] == "lifespan.shutdown.complete":
+                    last.append(message)
+                else:
+                    await send(message)
+
             async with AsyncExitStack() as leaving:
                 leaving.push_async_exit(self)
-                await inner(scope, receive, send)
+                await inner(scope, receive, hold_back)
+            for message in last:
+                await send(message)
 
         app.asgi_app = asgi_app  # type: ignore[method-assign,assignment]
 

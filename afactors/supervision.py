@@ -70,6 +70,7 @@ class Supervisor:
         self._idle: OrderedDict[str, float] = OrderedDict()  # key → since when, the longest first
         self._quarantined: dict[str, float] = {}  # key → until when
         self._nursery: trio.Nursery | None = None
+        self._life = trio.CancelScope(shield=True)
         self._quiet = trio.Event()
         self._quiet.set()
         self._started = self._passivated = self._restarts = 0
@@ -129,16 +130,24 @@ class Supervisor:
         """Cancel every turn; returns how many letters there were."""
         return sum(actor.cancel_all(reason) for actor in list(self._actors.values()))
 
+    def end(self) -> None:
+        """End the supervisor's life, and with it every actor's."""
+        self._life.cancel(reason="the runtime stops")
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The supervisor's life; cancelled when the runtime is done with it."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            nursery.start_soon(self._watch_deadlines)
-            try:
-                await self._sweep()
-            finally:
-                self._nursery = None
+        """The supervisor's life, until `end`. No other cancellation reaches it: turns must be let finish first."""
+        with self._life:
+            async with trio.open_nursery() as nursery:
+                await self._live(nursery, task_status)
+
+    async def _live(self, nursery: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
+        self._nursery = nursery
+        nursery.start_soon(self._watch_deadlines)
+        task_status.started()
+        try:
+            await self._sweep()
+        finally:
+            self._nursery = None
 
     def _start(self, key: str) -> Actor:
         if self._nursery is None:
@@ -163,7 +172,7 @@ class Supervisor:
                 await actor.run()
             except Exception as exc:  # an actor's defect must not reach its neighbours, whatever it is
                 if (broken := _broken(exc)) is not None:
-                    self._give_up(broken)
+                    self.give_up(broken)
                     raise
                 logger.exception("actor %s crashed", _label(actor.key))
             else:
@@ -182,7 +191,7 @@ class Supervisor:
             if self._actors.get(actor.key) is not actor:
                 return  # passivated meanwhile
 
-    def _give_up(self, broken: StoreBroken) -> None:
+    def give_up(self, broken: StoreBroken) -> None:
         """The store is beyond help, and every actor with it."""
         self._on_broken(f"the store failed: {broken}")
         for actor in self._actors.values():

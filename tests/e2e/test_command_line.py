@@ -73,16 +73,8 @@ def run(agents_folder: Path, environment: Any, tmp_path: Path) -> Run:
         ("broken:workflow", ["workflow"]),
         ("needs_more:agent", ["'surely_not_installed'", "'needs_more'"]),
         ("broken_import:agent", ["'broken_import'", "RuntimeError", "no configuration"]),
-        pytest.param(
-            "broken_at_length:agent",
-            ["'broken_at_length'", "RuntimeError", "no configuration"],
-            marks=pytest.mark.xfail(strict=True, reason="the exception's second line makes a second line"),
-        ),
-        pytest.param(
-            "broken:failing_factory",
-            ["RuntimeError", "no database"],
-            marks=pytest.mark.xfail(strict=True, reason="a factory that raises ends in a long traceback"),
-        ),
+        ("broken_at_length:agent", ["'broken_at_length'", "RuntimeError", "no configuration"]),
+        ("broken:failing_factory", ["RuntimeError", "no database"]),
     ],
 )
 def test_a_target_that_cannot_be_hosted(run: Run, target: str, words: list[str]) -> None:

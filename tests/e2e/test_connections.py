@@ -1,9 +1,9 @@
 """Whatever a connection does, it is that connection's trouble: the server goes on."""
 
+import contextlib
 import json
 import socket
 import subprocess
-import time
 from typing import Any
 
 import httpx
@@ -90,7 +90,8 @@ def read_to_the_end_of_the_stream(connection: H2Connection, wire: socket.socket)
     got = b""
     while True:
         received = wire.recv(65536)
-        assert received, "the server closed the connection"
+        if not received:
+            raise ConnectionError("the server closed the connection")
         for event in connection.receive_data(received):
             if isinstance(event, DataReceived):
                 got += event.data
@@ -102,17 +103,16 @@ def read_to_the_end_of_the_stream(connection: H2Connection, wire: socket.socket)
     strict=True, reason="hypercorn: HTTP/2 data after the answer is a KeyError, which ends the whole process"
 )
 def test_http2_data_after_the_answer(servers: Any) -> None:
-    """Without a key, without a body: the 401 ends the stream, and data that was on its way comes after it."""
+    """Without a key the answer is there before the body is, and ends the stream; data comes after it all the same."""
     server = servers.command("--api-key", "sesame")
-    with connect(server) as wire:
-        connection = http2(server, wire)
-        assert b"invalid_api_key" in read_to_the_end_of_the_stream(connection, wire)
-        connection.send_data(1, b"late", end_stream=True)
-        wire.sendall(connection.data_to_send())
-        deadline = time.monotonic() + 2
-        while server.process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-    check_unharmed(server)
+    for _ in range(40):
+        with connect(server) as wire, contextlib.suppress(ConnectionError):
+            connection = http2(server, wire)
+            for _ in range(60):
+                connection.send_data(1, b"late" * 100)
+                wire.sendall(connection.data_to_send())
+            assert b"invalid_api_key" in read_to_the_end_of_the_stream(connection, wire)
+        check_unharmed(server)
 
 
 def test_http2_whole_turns(lab: Any, told: Any) -> None:

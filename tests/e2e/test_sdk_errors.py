@@ -205,6 +205,30 @@ def test_a_chunked_body_within_the_limit(small: Any) -> None:
     assert answer.json()["output"][0]["content"][0]["text"] == "1: in small pieces"
 
 
+def test_a_full_store(servers: Any, told: Any, tmp_path: Path) -> None:
+    """Turns are refused, none that was answered is lost, and with more room everything goes on."""
+    server = servers.command("--map-size", "256K", state=tmp_path / "state")
+    answered, refused = 0, []
+    with server.http() as http:
+        while len(refused) < 10 and answered < 200:
+            body = {"input": "x" * 3000, "conversation": "full", "stream": bool(len(refused) % 2)}
+            answer = http.post("/v1/responses", json=body)
+            failed = "response.failed" in answer.text or answer.status_code != 200
+            answered += not failed
+            if failed:
+                refused.append(answer)
+        assert all('"storage_full"' in answer.text for answer in refused)
+        assert refused[0].headers["x-should-retry"] == "false"
+        assert {answer.status_code for answer in refused} <= {200, 507}
+        assert refused[-1].status_code == 507  # by now before the agent runs, not after
+        assert http.get("/readyz").json()["reasons"] == ["storage full"]
+        assert http.get("/healthz").status_code == 200
+    server.kill()
+    roomy = servers.command("--map-size", "64M", state=tmp_path / "state").client()
+    assert len(told(roomy, "history", conversation="full")) == 2 * answered > 0
+    assert told(roomy, "on", conversation="full") == f"{answered + 2}: on"
+
+
 # -- the agent's fault
 
 

@@ -54,6 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     [
         ([], None, 8000),
         (["serve"], None, 8000),
+        (["mine:agent"], "mine:agent", 8000),
         (["--port", "81"], None, 81),
         (["serve", "mine:agent"], "mine:agent", 8000),
         (["serve", "--port", "81", "mine:agent"], "mine:agent", 81),
@@ -156,7 +157,7 @@ def test_an_api_key_that_cannot_be_is_wrong_usage(
     assert place in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["--unknown"], ["chat", "--port", "1"], ["serve", "a:b", "c:d"]])
+@pytest.mark.parametrize("arguments", [["a:b", "c:d"], ["--unknown"], ["chat", "--port", "1"], ["serve", "a:b", "c:d"]])
 def test_unknown_arguments(capsys: pytest.CaptureFixture[str], arguments: list[str]):
     with pytest.raises(SystemExit) as left:
         main(arguments, {})

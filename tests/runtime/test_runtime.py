@@ -230,7 +230,7 @@ async def test_what_does_not_obey_is_abandoned(autojump_clock: Clock, house: Hou
         report = await runtime.drain()
         assert (report.finished, report.cancelled, report.abandoned) == (0, 1, 1)
         assert report.seconds == pytest.approx(4.0)
-        assert "1 abandoned" in str(report)
+        assert "1 turn abandoned" in str(report)
 
 
 async def test_hurry_shortens_a_drain(autojump_clock: Clock, house: House):
@@ -581,7 +581,7 @@ class Echo(Executor):
         (lambda: None, "got NoneType"),
         ("an agent, by name", "got str"),
         (lambda: Agent, "did not start|got"),
-        (lambda: WorkflowBuilder(start_executor=Echo(id="echo")).build(), "as_agent"),
+        (lambda: WorkflowBuilder(start_executor=Echo(id="echo")).build(), "workflows cannot be hosted"),
     ],
     ids=["number", "nothing", "text", "class", "workflow"],
 )

@@ -119,6 +119,20 @@ async def test_the_back_off_doubles_and_then_the_key_is_quarantined(
     assert "quarantined after 4 restarts" in caplog.text
 
 
+async def test_a_quarantine_ends(autojump_clock: Clock, house: House):
+    house.store.before = Failing("read", times=2)
+    async with house.open(max_restarts=1, quarantine=300.0):
+        for _ in range(2):
+            assert isinstance(await caught(house.ask("x", "s")), TargetFailed)
+        await blocked()
+        error = await caught(house.ask("x", "s"))
+        assert (error.code, house.actors.quarantined) == ("quarantined", ("ada",))
+        assert 0 < error.retry_after <= 300
+        await trio.sleep(error.retry_after + 1)
+        assert await house.ask("again", "s") == "again"
+        assert house.actors.quarantined == ()
+
+
 async def test_crashes_far_apart_do_not_add_up(autojump_clock: Clock, house: House):
     house.store.before = Failing("read")
     async with house.open(max_restarts=2, restart_window=60.0):
