@@ -119,7 +119,7 @@ class Actor:
             )
         if start is not None:
             turn.start, turn.session_id = start, self._session_for(turn, start)
-        turn.withdraw = self._withdraw
+        turn.withdraw, turn.owner = self._withdraw, self
         self._waiting.append(turn)
         self._dispatch()
 
@@ -171,8 +171,8 @@ class Actor:
         if self._nursery is None or self._nursery.cancel_scope.cancel_called:
             return  # between two lives
         for turn in list(self._waiting):
-            if len(self._running) >= self._around.limits.max_parallel_sessions and not turn.nested:
-                continue
+            if sum(not other.waits for other in self._running) >= self._around.limits.max_parallel_sessions:
+                return
             session = self._sessions.get(turn.session_id) if turn.session_id is not None else None
             if session is None or not session.running:
                 self._waiting.remove(turn)
@@ -241,17 +241,36 @@ class Actor:
 
     async def _attempt(self, turn: Turn) -> AgentResponse[Any]:
         """Run the target, within its time."""
-        if not turn.nested:
-            await self._around.slots.acquire(self.key)
+        await self._take_slot(turn)
         try:
             live = await self._wake(turn) if turn.session_id is not None else None
-            ancestry.set(ancestry.get() | {(self.key, turn.session_id)})
+            ancestry.set((*ancestry.get(), turn))
             self._around.deadlines[turn] = trio.current_time() + self._around.limits.turn_timeout
             return await self._call_target(turn, live)
         finally:
             self._around.deadlines.pop(turn, None)
-            if not turn.nested:
-                self._around.slots.release()
+            self._give_slot(turn)
+
+    async def _take_slot(self, turn: Turn) -> None:
+        await self._around.slots.acquire(self.key)
+        turn.has_slot = True
+
+    def _give_slot(self, turn: Turn) -> None:
+        if turn.has_slot:
+            turn.has_slot = False
+            self._around.slots.release()
+
+    def stand_aside(self, turn: Turn) -> None:
+        """The turn waits for another one: neither its slot nor its place among the parallel sessions is used."""
+        self._give_slot(turn)
+        self._dispatch()
+
+    async def step_back(self, turn: Turn) -> None:
+        """The turn goes on, if it is still there."""
+        if turn.state == "running" and not turn.scope.cancel_called:
+            await self._take_slot(turn)
+            if turn.state != "running":
+                self._give_slot(turn)
 
     async def _call_target(self, turn: Turn, live: LiveSession | None) -> AgentResponse[Any]:
         agent_session = live.session if live is not None else None
@@ -405,5 +424,3 @@ def _checked(response: Any) -> AgentResponse[Any]:
     if not isinstance(response, AgentResponse):
         raise TypeError(f"the agent's run gave {type(response).__name__} instead of an AgentResponse")
     return response
-
-

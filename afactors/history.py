@@ -246,7 +246,7 @@ async def load(
     read: ReadLog,
     *,
     make: Callable[[str], Awaitable[AgentSession]],
-    decode: Callable[[list[bytes]], Awaitable[list[Message]]],
+    decode: Callable[[list[bytes]], Awaitable[list[Message]]] | None = None,
 ) -> LiveSession:
     """Bring a session back from where it stands.
 
@@ -254,7 +254,7 @@ async def load(
         point: Where it stands; a point without histories is a new session.
         read: Reads rows of a log of this session's key.
         make: Makes an empty session with an id (the target's own `create_session`).
-        decode: Decodes rows; `decode_messages`, wherever that is done.
+        decode: Decodes rows somewhere else, where that would take long; by default it is done here.
     """
     session = await make(point.session_id)
     session.service_session_id = point.service
@@ -265,7 +265,7 @@ async def load(
         session.state.update(AgentSession.from_dict(record).state)
     for source, extents in point.histories.items():
         rows = await read_extents(read, extents)
-        session.state.setdefault(source, {})["messages"] = await decode(rows)
+        session.state.setdefault(source, {})["messages"] = await decode(rows) if decode else decode_messages(rows)
     return LiveSession(point, session, read)
 
 

@@ -42,7 +42,7 @@ from .history import Point
 from .http import Dispatcher
 from .limits import LimitOptions, Limits
 from .supervision import ActorsStatistics, Supervisor
-from .target import Target, TargetSource, open_target
+from .target import Target, TargetSource, one_line, open_target
 from .turn import Turn, ancestry
 
 if TYPE_CHECKING:
@@ -303,7 +303,8 @@ class Runtime:
         return await self._ask(request)
 
     async def _ask(self, request: ChannelRequest) -> HostedRunResult[AgentResponse[Any]]:
-        async with self.turn(request) as turn:
+        inside = ancestry.get()
+        async with self.turn(request) as turn, inside[-1].standing_aside() if inside else nullcontext():
             return await turn.outcome()
 
     def stream(self, request: ChannelRequest) -> AbstractAsyncContextManager[Turn]:
@@ -337,8 +338,8 @@ class Runtime:
         opened.target.check(request)
         run_id = next(opened.run_ids)
         key, start = await self._place(request, run_id)
-        turn = Turn(request, run_id)
-        if start is not None and request.session.after is None and (key, start.session_id) in ancestry.get():
+        turn = Turn(request, run_id, key)
+        if start is not None and request.session.after is None and _runs_inside(key, start.session_id):
             raise Conflicting("A turn cannot wait for another turn of its own session.", code="would_deadlock")
         opened.supervisor.deliver(key, turn, start)
         return turn
@@ -437,9 +438,7 @@ class Runtime:
     def statistics(self) -> RuntimeStatistics:
         """The runtime in figures, now."""
         opened = self._opened_now()
-        return RuntimeStatistics(
-            opened.supervisor.statistics(), self.store.statistics(), opened.bridge.statistics()
-        )
+        return RuntimeStatistics(opened.supervisor.statistics(), self.store.statistics(), opened.bridge.statistics())
 
     # -- HTTP
 
@@ -463,12 +462,15 @@ class Runtime:
             if scope["type"] != "lifespan":
                 await dispatcher(scope, receive, send)
                 return
+            failure = ""
             try:
                 await self.__aenter__()
             except Exception as exc:  # noqa: BLE001 - whatever it is, the server must hear of it in ASGI's own way
-                logger.error("the runtime did not start: %s", exc)
+                failure = str(_deepest(exc)) or one_line(exc)
+                logger.error("the runtime did not start: %s", failure)
+            if failure:
                 await receive()
-                await send({"type": "lifespan.startup.failed", "message": str(exc)})
+                await send({"type": "lifespan.startup.failed", "message": failure})
                 return
             last: list[Mapping[str, Any]] = []
 
@@ -516,6 +518,10 @@ def _rare_collections() -> Iterator[None]:
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+def _runs_inside(key: str, session_id: str) -> bool:
+    return any(turn.key == key and turn.session_id == session_id for turn in ancestry.get())
 
 
 def _check_text(text: str, field: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import socket
@@ -80,7 +81,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as exc:
         listener.close()
         reason = exc.strerror or str(exc)
-        raise AddressUnavailable(f"cannot listen on {host}:{port}: {reason}; choose another --port") from exc
+        which = "--host" if exc.errno == errno.EADDRNOTAVAIL else "--port"
+        raise AddressUnavailable(f"cannot listen on {host}:{port}: {reason}; choose another {which}") from exc
     return listener
 
 

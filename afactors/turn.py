@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextvars
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self, TypeAlias
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import trio
 from agent_framework import AgentResponse, AgentResponseUpdate
@@ -20,19 +21,30 @@ TurnState: TypeAlias = Literal["queued", "running", "committing", "completed", "
 From `committing` on, a turn can no longer be cancelled: the commit is with the writer.
 """
 
-Ancestry: TypeAlias = frozenset[tuple[str, str | None]]
-"""(key, session id) of every turn that the present code runs inside of."""
-
-ancestry: contextvars.ContextVar[Ancestry] = contextvars.ContextVar("afactors_ancestry", default=frozenset())
+ancestry: contextvars.ContextVar[tuple[Turn, ...]] = contextvars.ContextVar("afactors_ancestry", default=())
+"""Every turn that the present code runs inside of, the outermost first."""
 
 _BUFFERED_BATCHES = 16  # a reader that is further behind holds its own turn up
+
+
+class TurnOwner(Protocol):
+    """What a turn asks of its actor."""
+
+    def stand_aside(self, turn: Turn) -> None:
+        """The turn does not run for a while."""
+        ...
+
+    async def step_back(self, turn: Turn) -> None:
+        """The turn goes on; waits for a slot."""
+        ...
 
 
 class Turn:
     """A letter on its way through an actor. Made by the runtime only."""
 
-    def __init__(self, request: ChannelRequest, run_id: str) -> None:
+    def __init__(self, request: ChannelRequest, run_id: str, key: str) -> None:
         self.request = request
+        self.key = key
         self.run_id = run_id
         self.session_id: str | None = None
         self.start: Point | None = None
@@ -43,8 +55,9 @@ class Turn:
         self.withdraw: Callable[[Turn], None] = _nowhere  # its actor takes it out of the mailbox
         # The turn runs in its caller's context, so that trace spans nest and a call to one's own session is seen.
         self.context = contextvars.copy_context()
-        # A turn that another turn waits for runs on that one's slot, or the two could wait for each other.
-        self.nested = bool(ancestry.get())
+        self.owner: TurnOwner | None = None
+        self.has_slot = False
+        self.waits = 0  # for how many other turns its own code waits
         self._ended = trio.Event()
         self._at_end: list[Callable[[], object]] = []
         self._result: HostedRunResult[AgentResponse[Any]] | None = None
@@ -103,6 +116,20 @@ class Turn:
             call()
         else:
             self._at_end.append(call)
+
+    @asynccontextmanager
+    async def standing_aside(self) -> AsyncIterator[None]:
+        """While its own code waits for another turn: it holds no slot, or the two could wait for each other."""
+        assert self.owner is not None  # noqa: S101 - it runs, so it was delivered
+        self.waits += 1
+        if self.waits == 1:
+            self.owner.stand_aside(self)
+        try:
+            yield
+        finally:
+            self.waits -= 1
+            if self.waits == 0:
+                await self.owner.step_back(self)
 
     async def outcome(self) -> HostedRunResult[AgentResponse[Any]]:
         """Wait for the end.

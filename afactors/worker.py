@@ -7,10 +7,11 @@ watches over all idle connections, where hypercorn starts and cancels one for ea
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from afactors_channels import Endpoint
+
+logger = logging.getLogger("afactors.worker")
 
 ACCEPTORS = 8
 """One acceptor takes about one connection per scheduler tick; this many take as many."""
@@ -129,6 +132,10 @@ class _Connection(TCPServer):
         except OSError:
             await self.stream.aclose()
             return
+        with _contained():
+            await self._serve(client, server)
+
+    async def _serve(self, client: tuple[str, int] | None, server: tuple[str, int] | None) -> None:
         try:
             async with TaskGroup() as self._task_group:
                 self.protocol = ProtocolWrapper(
@@ -146,8 +153,6 @@ class _Connection(TCPServer):
                 await self.protocol.initiate()
                 await self._worker.note(self)
                 await self._read_data()
-        except OSError:
-            pass
         finally:
             self._worker.idle.pop(self, None)
             await self._send_rest()
@@ -236,6 +241,23 @@ class _Connection(TCPServer):
             if not data:
                 break
         await self.protocol.handle(Closed())
+
+
+@contextmanager
+def _contained() -> Iterator[None]:
+    """Whatever goes wrong in a connection ends that connection and nothing else."""
+    try:
+        yield
+    except OSError:
+        pass
+    except Exception as exc:
+        logger.error("a connection failed", exc_info=exc)
+    except BaseExceptionGroup as group:
+        failures, rest = group.split(Exception)
+        if failures is not None:
+            logger.error("a connection failed", exc_info=failures)
+        if rest is not None:
+            raise rest from None
 
 
 def _address(name: Any) -> tuple[str, int] | None:

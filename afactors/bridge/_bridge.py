@@ -177,8 +177,12 @@ class Bridge:
                 await driver.linger(work)
                 await driver.stop(work)
                 driver.report(work)
-        await driver.finish(work)
-        work.result()
+        with trio.move_on_after(self._close_timeout) as late:
+            await driver.finish(work)
+        if late.cancelled_caught:  # agent code that never gives its thread back; it is abandoned and reported
+            driver.report(work)
+        else:
+            work.result()
 
     async def call_trio(self, fn: Callable[..., Awaitable[T]], /, *args: Any) -> T:
         """From asyncio code: run ``fn(*args)`` in trio, in the bridge's nursery, and return its value.

@@ -141,7 +141,6 @@ def test_wrong_usage_is_told_in_one_line(
     assert err.count("\n") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the channel's ValueError is no BadOption: a traceback")
 @pytest.mark.parametrize(
     ("arguments", "environment", "place"),
     [

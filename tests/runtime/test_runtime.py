@@ -285,14 +285,6 @@ async def test_leaving_drains(autojump_clock: Clock, house: House):
         assert await house.store.find("p1") is not None
 
 
-CANCELLED = pytest.mark.xfail(
-    strict=True,
-    reason="the actors are inside the cancelled scope: their turns end at once, unrecorded and unsettled, and the"
-    " shielded drain waits its whole time for them",
-)
-
-
-@CANCELLED
 async def test_a_cancelled_block_drains_too(autojump_clock: Clock, house: House):
     """To cancel the call is how `serve(signals=False)` is stopped."""
 
@@ -309,7 +301,6 @@ async def test_a_cancelled_block_drains_too(autojump_clock: Clock, house: House)
     assert turn.state == "completed"
 
 
-@CANCELLED
 async def test_an_embedded_runtime_drains_before_the_server_is_told(autojump_clock: Clock, house: House):
     """A server may cancel the app as soon as that says that its shutdown is complete; hypercorn does."""
 

@@ -366,10 +366,6 @@ async def test_nobody_waits_for_ever_for_a_broken_store(autojump_clock: Clock, h
     assert bystander.ended
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="not_ready() and ask() read store.full, which raises StoreBroken until the supervisor has noticed",
-)
 async def test_a_runtime_whose_store_broke_is_not_ready(autojump_clock: Clock, house: House, elsewhere: Any):
     house.store.breaks = True
     await house.post("one", "s")
@@ -389,9 +385,6 @@ async def test_a_broken_store_is_told_at_once(autojump_clock: Clock, house: Hous
     assert trio.current_time() - start < 1.0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only an actor's crash tells the supervisor: here the drain waits for turns that cannot end"
-)
 async def test_a_store_that_breaks_in_housekeeping_is_told_at_once(autojump_clock: Clock, house: House, elsewhere: Any):
     house.target.hold("slow")
     turn = await house.post("slow", "s")

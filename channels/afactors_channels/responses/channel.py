@@ -181,9 +181,7 @@ class _Answer:
     async def whole(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """A response in one piece."""
         self.begun = True
-        await send_whole(
-            self._send, status, body, [(b"content-type", b"application/json"), self._request_id, *headers]
-        )
+        await send_whole(self._send, status, body, [(b"content-type", b"application/json"), self._request_id, *headers])
 
     async def refuse(self, error: HostError) -> None:
         """An error in the protocol's envelope."""
