@@ -49,7 +49,8 @@ class Limits:
         idle_timeout: Quiet time after which an actor is passivated.
         max_idle_actors: Idle actors in memory; above it the longest idle is passivated at once.
         max_live_actors: Actors in memory, idle or not; above it the answer is 429.
-        drain_timeout: How long running turns may finish when the runtime stops.
+        drain_timeout: How long running turns may finish when the runtime stops, and after them the target's own
+            clean-up and its tools' threads.
         max_restarts: Crashes of one actor within `restart_window` after which its key is in quarantine.
         restart_window: See `max_restarts`.
         restart_backoff: Wait before the first restart; it doubles with each.

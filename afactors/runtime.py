@@ -185,6 +185,7 @@ class Runtime:
             stall_warning=limits.stall_warning,
             stall_limit=limits.stall_limit,
             on_stall=self._break,
+            close_timeout=limits.drain_timeout,
         )
         self._draining, self._broken, self._report = False, None, None
         # The collector is set last: what start-up made is there by then.

@@ -209,7 +209,6 @@ def test_usage_in_a_process_of_its_own(run: Run) -> None:
     assert "--model" in line
 
 
-@pytest.mark.xfail(strict=True, reason="a bad API key ends in a traceback (ValueError of Credentials), code 1")
 @pytest.mark.parametrize("key", ["", "schlüssel"])
 def test_a_key_that_cannot_be_one(run: Run, key: str) -> None:
     assert "--api-key" in run("--api-key", key).one_line(2)

@@ -99,9 +99,6 @@ def read_to_the_end_of_the_stream(connection: H2Connection, wire: socket.socket)
                 return got
 
 
-@pytest.mark.xfail(
-    strict=True, reason="hypercorn: HTTP/2 data after the answer is a KeyError, which ends the whole process"
-)
 def test_http2_data_after_the_answer(servers: Any) -> None:
     """Without a key the answer is there before the body is, and ends the stream; data comes after it all the same."""
     server = servers.command("--api-key", "sesame")

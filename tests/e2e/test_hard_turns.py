@@ -326,9 +326,6 @@ def test_two_that_ask_each_other_end_with_their_time(servers: Any, told: Any, tm
         assert told(server.client(), "fine", conversation=conversation).endswith(": fine")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="with no slot left, a turn asks a session whose own turn waits for a slot: a deadlock"
-)
 def test_a_tool_that_asks_a_session_that_waits_for_a_slot(servers: Any, tmp_path: Path, until: Any) -> None:
     server = servers.hosted(max_running_turns=1)
     gate = tmp_path / "gate"

@@ -121,9 +121,6 @@ def test_a_second_signal_is_faster(servers: Any, told: Any, until: Any, second: 
     assert account(server)["cancelled"] == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="agent code that blocks its thread for ever keeps the process for ever (Bridge.hold waits)"
-)
 def test_agent_code_that_never_gives_its_thread_back(servers: Any, until: Any) -> None:
     """The process ends all the same: asked to, and past `stall_limit` by itself."""
     limits = {"drain_timeout": 0.5, "cancel_grace": 0.5}
