@@ -12,9 +12,12 @@ Floor plan, from the ground up; a module imports only from those above it:
 * `actor`: one isolation key: mailbox, sessions, turns, commits.
 * `supervision`: starts, restarts, quarantines and passivates actors.
 * `http`: the ASGI callable: routes, health, the body limit.
-* `runtime`: all of it together, and the public face. (Its `serve` method calls the module of that name.)
 * `worker`: hypercorn's trio worker over one listening socket, with less work for each request.
+* `reports`, `collector`: what is said at the end; the garbage collector meanwhile.
+* `placing`: which actor a request belongs to, and where in which session it goes on.
+* `embedding`: a runtime around the lifespan of an app that it is embedded in.
 * `serve`: stand-alone HTTP: the address, the signals, the way down.
+* `runtime`: all of it together, and the public face.
 * `demo/`, `chat`: the demonstration agent and the terminal chat; they know nothing of the runtime.
 * `options`, `loading`, `cli`: the command line.
 
@@ -27,8 +30,8 @@ from afactors_channels import ChannelSession as ChannelSession
 from afactors_channels import HostedRunResult as HostedRunResult
 
 from .limits import Limits as Limits
+from .reports import DrainReport as DrainReport
 from .runtime import AuthPolicy as AuthPolicy
-from .runtime import DrainReport as DrainReport
 from .runtime import Runtime as Runtime
 from .runtime import RuntimeStatistics as RuntimeStatistics
 from .serve import serve as serve

@@ -31,7 +31,8 @@ from .options import (
     seconds_or_none,
     size,
 )
-from .runtime import DEFAULT_STATE_DIR, DrainReport, Runtime
+from .reports import DrainReport
+from .runtime import DEFAULT_STATE_DIR, Runtime
 from .serve import AddressUnavailable, serve
 from .target import TargetSource, TargetUnusable
 

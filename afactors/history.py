@@ -14,7 +14,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgpack
 from agent_framework import AgentSession, Message
@@ -336,12 +336,11 @@ def pack(value: Any, place: str) -> bytes:
     """
     try:
         try:
-            packed: bytes = msgpack.packb(value, unicode_errors="surrogatepass")
+            return cast("bytes", msgpack.packb(value, unicode_errors="surrogatepass"))
         except OverflowError:
-            packed = msgpack.packb(_with_long_integers(value), unicode_errors="surrogatepass")
+            return cast("bytes", msgpack.packb(_with_long_integers(value), unicode_errors="surrogatepass"))
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise NotStorable(f"{place} holds a value that cannot be stored: {exc}") from exc
-    return packed
 
 
 def _with_long_integers(value: Any) -> Any:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 import logging
 import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
@@ -20,29 +19,28 @@ import trio
 from agent_framework import AgentResponse
 
 from afactors_channels import (
-    BadRequest,
     Channel,
     ChannelRequest,
     Conflicting,
     Endpoint,
     HostedRunResult,
     NotAllowed,
-    NotFound,
     Overloaded,
-    Receive,
     Route,
-    Scope,
-    Send,
     StorageFull,
 )
-from afactors_store import BadKey, LmdbStore, Store, StoreBroken, StoreStatistics, check_key
+from afactors_store import LmdbStore, Store, StoreBroken, StoreStatistics
 
 from .bridge import Bridge, BridgeStatistics
-from .history import Point
+from .collector import rare_collections
+from .embedding import around
 from .http import Dispatcher
 from .limits import LimitOptions, Limits
+from .placing import place
+from .reports import DrainReport
+from .serve import serve
 from .supervision import ActorsStatistics, Supervisor
-from .target import Target, TargetSource, one_line, open_target
+from .target import Target, TargetSource, open_target
 from .turn import Turn, ancestry
 
 if TYPE_CHECKING:
@@ -58,29 +56,6 @@ AuthPolicy: TypeAlias = Callable[[ChannelRequest], Authorization | Awaitable[Aut
 
 _HOUSEKEEPING_SECONDS = 60.0
 _EXPIRE_SLICE = 256
-_GC_THRESHOLDS = (50_000, 20, 100)
-
-
-@dataclass(frozen=True, slots=True)
-class DrainReport:
-    """What became of the work when the runtime stopped.
-
-    Attributes:
-        finished: Turns that ended by themselves during the drain.
-        cancelled: Turns that were cancelled at its deadline.
-        abandoned: Turns whose code did not even obey that.
-        seconds: How long it took.
-    """
-
-    finished: int
-    cancelled: int
-    abandoned: int
-    seconds: float
-
-    def __str__(self) -> str:
-        counts = {"finished": self.finished, "cancelled": self.cancelled, "abandoned": self.abandoned}
-        parts = [f"{count} {'turn' if count == 1 else 'turns'} {what}" for what, count in counts.items() if count]
-        return f"stopped in {self.seconds:.1f} s: {', '.join(parts) or 'nothing was running'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +164,7 @@ class Runtime:
         )
         self._draining, self._broken, self._report = False, None, None
         # The collector is set last: what start-up made is there by then.
-        collector = _rare_collections() if self._tune_gc else nullcontext()
+        collector = rare_collections() if self._tune_gc else nullcontext()
         async with self._whole_store(), bridge, open_target(bridge, self._source) as target:
             with collector:
                 async with self._working(bridge, target):
@@ -338,7 +313,7 @@ class Runtime:
         await self._check_allowed(request)
         opened.target.check(request)
         run_id = next(opened.run_ids)
-        key, start = await self._place(request, run_id)
+        key, start = await place(self.store, request, run_id)
         turn = Turn(request, run_id, key)
         if start is not None and request.session.after is None and _runs_inside(key, start.session_id):
             raise Conflicting("A turn cannot wait for another turn of its own session.", code="would_deadlock")
@@ -356,47 +331,6 @@ class Runtime:
         logger.info("channel %s: a request was refused (%s)", request.channel, decision)
         code = "link_required" if decision == "link_required" else "forbidden"
         raise NotAllowed("You may not do this.", code=code, status=403)
-
-    async def _place(self, request: ChannelRequest, run_id: str) -> tuple[str, Point | None]:
-        """The key that a request belongs to, and where its session begins."""
-        session = request.session
-        if session.after is not None and session.session_id is not None:
-            raise BadRequest("Name a session or a point to continue from, not both.", field="session")
-        if request.session_mode == "required" and session == type(session)():
-            raise BadRequest("A session is required.", field="session", code="session_required")
-        if request.session_mode == "disabled":
-            return self._key(request, run_id), None
-        if session.after is not None:
-            return await self._continue(request, session.after)
-        if session.session_id is not None:
-            _check_text(session.session_id, "session")
-            owner = session.isolation_key or request.partition
-            name = f"{owner}:{session.session_id}" if owner else session.session_id
-            return self._key(request, session.session_id), Point(name, named=True)
-        if session.isolation_key is not None and request.name is None:
-            return self._key(request, run_id), Point(session.isolation_key, named=True)
-        thread = request.name or run_id
-        return self._key(request, thread), Point(thread)
-
-    async def _continue(self, request: ChannelRequest, after: str) -> tuple[str, Point]:
-        """The key and session of an immutable point. Another owner's point is as unknown as one that never was."""
-        try:
-            found = await self.store.find(after)
-        except BadKey:
-            found = None  # nothing that is called so can be there
-        wanted = request.session.isolation_key
-        if found is not None:
-            mine = found.key == wanted if wanted is not None else found.key.startswith(_threads(request.partition))
-            if mine:
-                return found.key, Point.decode(found.value)
-        raise NotFound("There is no such point to continue from.", field="session.after", code="point_not_found")
-
-    def _key(self, request: ChannelRequest, thread: str) -> str:
-        key = request.session.isolation_key
-        if key is None:
-            key = _threads(request.partition) + thread
-        _check_text(key, "session")
-        return key
 
     def _opened_now(self) -> _Open:
         if self._open is None:
@@ -457,44 +391,18 @@ class Runtime:
         bounded by the server's own graceful timeout.
         """
         inner = cast("Endpoint", app.asgi_app)
-        dispatcher = self.asgi(inner)
+        app.asgi_app = around(self, self.asgi(inner), inner)  # type: ignore[method-assign,assignment]
 
-        async def asgi_app(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "lifespan":
-                await dispatcher(scope, receive, send)
-                return
-            failure = ""
-            try:
-                await self.__aenter__()
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the server must hear of it in ASGI's own way
-                failure = str(_deepest(exc)) or one_line(exc)
-                logger.error("the runtime did not start: %s", failure)
-            if failure:
-                await receive()
-                await send({"type": "lifespan.startup.failed", "message": failure})
-                return
-            last: list[Mapping[str, Any]] = []
-
-            async def hold_back(message: Mapping[str, Any]) -> None:
-                # A server may end the lifespan as soon as it hears that the shutdown is complete.
-                if message["type"] == "lifespan.shutdown.complete":
-                    last.append(message)
-                else:
-                    await send(message)
-
-            async with AsyncExitStack() as leaving:
-                leaving.push_async_exit(self)
-                await inner(scope, receive, hold_back)
-            for message in last:
-                await send(message)
-
-        app.asgi_app = asgi_app  # type: ignore[method-assign,assignment]
-
-    async def serve(self, host: str = "127.0.0.1", port: int = 8000, **options: Any) -> DrainReport:
+    async def serve(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        *,
+        started: Callable[[str], None] | None = None,
+        signals: bool = True,
+    ) -> DrainReport:
         """Open, serve HTTP on hypercorn's trio worker until SIGINT or SIGTERM, drain, close; see `serve.serve`."""
-        from .serve import serve
-
-        return await serve(self, host, port, **options)
+        return await serve(self, host, port, started=started, signals=signals)
 
 
 def run_ids() -> Iterator[str]:
@@ -503,38 +411,8 @@ def run_ids() -> Iterator[str]:
     return (f"run_{prefix}{number:07x}" for number in count())
 
 
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Have the garbage collector leave alone what start-up made, and look for cycles less often.
-
-    A turn makes thousands of short-lived objects and next to no cycles, beside histories that live for long. With
-    the defaults a fifth of a short conversation's time, and two thirds of a long one's, go into looking for them.
-    """
-    before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
-
-
 def _runs_inside(key: str, session_id: str) -> bool:
     return any(turn.key == key and turn.session_id == session_id for turn in ancestry.get())
-
-
-def _check_text(text: str, field: str) -> None:
-    try:
-        check_key(text)
-    except BadKey as exc:
-        raise BadRequest(str(exc), field=field, code="invalid_session") from exc
-
-
-def _threads(partition: str) -> str:
-    """The beginning of every key that a thread of nobody we know has, by the credential it came under."""
-    return f"thread:{partition}:"
 
 
 def _is_cancellation(exc: BaseException) -> bool:

@@ -7,15 +7,16 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 from hypercorn.config import Config
 
-from .worker import serving
+from afactors_channels import Endpoint
 
-if TYPE_CHECKING:
-    from .runtime import DrainReport, Runtime
+from .embedding import Opening
+from .reports import DrainReport
+from .worker import serving
 
 BACKLOG = 4096
 _KEEP_ALIVE_SECONDS = 75.0
@@ -25,8 +26,24 @@ class AddressUnavailable(Exception):
     """The address cannot be listened on. The message says why and what to do."""
 
 
+class Servable(Opening, Protocol):
+    """What is served: a runtime."""
+
+    def asgi(self) -> Endpoint:
+        """Its ASGI callable."""
+        ...
+
+    async def drain(self) -> DrainReport:
+        """Take no more work, and let what runs finish; again, the same report."""
+        ...
+
+    def hurry(self) -> None:
+        """Shorten a drain that is under way."""
+        ...
+
+
 async def serve(
-    runtime: Runtime,
+    runtime: Servable,
     host: str = "127.0.0.1",
     port: int = 8000,
     *,
@@ -57,8 +74,8 @@ async def serve(
                     await _signalled(runtime, signals=signals)
                 finally:
                     with trio.CancelScope(shield=True):
-                        report = await runtime.drain()
-    return report
+                        await runtime.drain()
+            return await runtime.drain()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -103,7 +120,7 @@ def _config() -> Config:
     return config
 
 
-async def _signalled(runtime: Runtime, *, signals: bool) -> None:
+async def _signalled(runtime: Servable, *, signals: bool) -> None:
     """Wait for the first signal; from then on, a second one makes the drain hurry."""
     if not signals:
         await trio.sleep_forever()

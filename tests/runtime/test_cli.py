@@ -239,4 +239,4 @@ def test_a_model(environment: dict[str, str]):
     pytest.importorskip("agent_framework_openai")
     agent = model_factory("some-model", environment)()
     assert isinstance(agent, Agent)
-    assert agent.name == "some-model"
+    assert agent.name == "assistant"

@@ -116,13 +116,15 @@ def test_what_is_only_read_or_continued_is_intact():
     assert not seal.intact(history)
 
 
-def test_a_reverted_container_is_intact_and_a_reverted_attribute_is_only_looked_at_again():
+@pytest.mark.parametrize("touch", ["container", "attribute"])
+def test_what_was_touched_and_put_back_is_only_looked_at_again(touch: str):
     history = conversation()
     seal = Seal(history)
-    history[0].additional_properties["flag"] = True
-    history[0].additional_properties["flag"] = False
-    assert seal.intact(history)
-    history[0].role = history[0].role
+    if touch == "container":
+        history[0].additional_properties["flag"] = True
+        history[0].additional_properties["flag"] = False
+    else:
+        history[0].role = history[0].role
     assert not seal.intact(history)  # never wrong, only slower: the rows are compared then
     assert Seal(history).intact(history)
 
@@ -131,7 +133,6 @@ def test_an_edit_in_a_content_that_took_an_equal_ones_place_is_noticed():
     history = conversation()
     seal = Seal(history)
     history[0].contents[0] = copy.deepcopy(history[0].contents[0])
-    assert seal.intact(history)  # the same words, after all
     history[0].contents[0].text = "bye"
     assert not seal.intact(history)
 
@@ -175,13 +176,10 @@ def test_raw_representations_are_neither_stored_nor_compared():
 
 
 @pytest.mark.parametrize(("old", "new"), [(1, True), (0, False), (1, 1.0)])
-def test_a_value_that_compares_equal_counts_as_unchanged(old: Any, new: Any):
-    """A known limit, which the module's docstring tells; who needs the difference assigns the attribute."""
+def test_a_value_that_only_compares_equal_is_noticed(old: Any, new: Any):
     history = [Message("user", ["hello"], additional_properties={"n": old})]
     seal = Seal(history)
     history[0].additional_properties["n"] = new
-    assert seal.intact(history)
-    history[0].additional_properties = {"n": new}
     assert not seal.intact(history)
 
 
@@ -275,13 +273,11 @@ def test_a_copy_that_is_sealed_in_its_turn_is_watched_like_any_other(pair: tuple
         assert not seal.intact(twins)
 
 
-def test_an_edited_message_is_plain_again_and_can_be_sealed_again():
+def test_an_edited_message_can_be_sealed_again():
     history = conversation()
     Seal(history)
     history[0].role = "system"
     history[0].contents[0].text = "bye"
-    assert type(history[0]) is Message
-    assert type(history[0].contents[0]) is Content
     seal = Seal(history)
     assert seal.intact(history)
     history[0].contents[0].text = "hello"
@@ -328,7 +324,7 @@ def edits(draw: st.DrawFn) -> Edit:
 
 
 @given(st.lists(edits(), max_size=6))
-def test_intact_means_that_the_stored_form_is_what_it_was(changes: list[Edit]):
+def test_a_change_of_the_stored_form_is_never_missed(changes: list[Edit]):
     history = conversation()
     seal = Seal(history)
     before, identities = encoded(history), [id(message) for message in history]
@@ -336,10 +332,7 @@ def test_intact_means_that_the_stored_form_is_what_it_was(changes: list[Edit]):
         change(history)
     changed = encoded(history[:6]) != before
     moved = [id(message) for message in history[:6]] != identities
-    assigned = any(type(message) is Message for message in history[:6]) or any(
-        type(content) is Content for message in history[:6] for content in message.contents
-    )
     if changed or moved:
         assert not seal.intact(history)
-    elif not assigned:  # an attribute that was assigned its old value costs a second look, no more
+    elif not changes:
         assert seal.intact(history)

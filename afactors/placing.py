@@ -1,0 +1,64 @@
+"""Which actor a request belongs to, and where in which session it goes on."""
+
+from __future__ import annotations
+
+from afactors_channels import BadRequest, ChannelRequest, NotFound
+from afactors_store import BadKey, Store, check_key
+
+from .history import Point
+
+
+async def place(store: Store, request: ChannelRequest, run_id: str) -> tuple[str, Point | None]:
+    """The key that a request belongs to, and where its session begins."""
+    session = request.session
+    if session.after is not None and session.session_id is not None:
+        raise BadRequest("Name a session or a point to continue from, not both.", field="session")
+    if request.session_mode == "required" and session == type(session)():
+        raise BadRequest("A session is required.", field="session", code="session_required")
+    if request.session_mode == "disabled":
+        return _key(request, run_id), None
+    if session.after is not None:
+        return await _continue(store, request, session.after)
+    if session.session_id is not None:
+        _check_text(session.session_id, "session")
+        owner = session.isolation_key or request.partition
+        name = f"{owner}:{session.session_id}" if owner else session.session_id
+        return _key(request, session.session_id), Point(name, named=True)
+    if session.isolation_key is not None and request.name is None:
+        return _key(request, run_id), Point(session.isolation_key, named=True)
+    thread = request.name or run_id
+    return _key(request, thread), Point(thread)
+
+
+async def _continue(store: Store, request: ChannelRequest, after: str) -> tuple[str, Point]:
+    """The key and session of an immutable point. Another owner's point is as unknown as one that never was."""
+    try:
+        found = await store.find(after)
+    except BadKey:
+        found = None  # nothing that is called so can be there
+    wanted = request.session.isolation_key
+    if found is not None:
+        mine = found.key == wanted if wanted is not None else found.key.startswith(_threads(request.partition))
+        if mine:
+            return found.key, Point.decode(found.value)
+    raise NotFound("There is no such point to continue from.", field="session.after", code="point_not_found")
+
+
+def _key(request: ChannelRequest, thread: str) -> str:
+    key = request.session.isolation_key
+    if key is None:
+        key = _threads(request.partition) + thread
+    _check_text(key, "session")
+    return key
+
+
+def _check_text(text: str, field: str) -> None:
+    try:
+        check_key(text)
+    except BadKey as exc:
+        raise BadRequest(str(exc), field=field, code="invalid_session") from exc
+
+
+def _threads(partition: str) -> str:
+    """The beginning of every key that a thread of nobody we know has, by the credential it came under."""
+    return f"thread:{partition}:"
