@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import copyreg
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,11 +33,13 @@ class Seal:
         broken: Whether one of them was changed since, or holds something whose changes cannot be noticed.
     """
 
-    __slots__ = ("broken", "messages")
+    __slots__ = ("__weakref__", "_self", "broken", "messages")
 
     def __init__(self, messages: Sequence[Message] = ()) -> None:
         self.messages: list[Message] = []
         self.broken = False
+        # What is sealed refers weakly to its seal: a session that is dropped must not wait for the collector.
+        self._self = weakref.ref(self)
         self.extend(messages)
 
     def extend(self, messages: Sequence[Message]) -> None:
@@ -58,7 +61,7 @@ class Seal:
         for name in [name for name, held in attributes.items() if type(held) not in _IMMUTABLE]:
             if name not in (_NOT_STORED, _SEAL):
                 attributes[name] = self._watch(attributes[name])
-        attributes[_SEAL] = self
+        attributes[_SEAL] = self._self
         object.__setattr__(value, "__class__", sealed)
 
     def _watch(self, value: Any) -> Any:
@@ -67,9 +70,9 @@ class Seal:
         if kind in _IMMUTABLE:
             return value
         if kind in (list, WatchedList):
-            return WatchedList(self, map(self._watch, value))
+            return WatchedList(self._self, map(self._watch, value))
         if kind in (dict, WatchedDict):
-            return WatchedDict(self, {key: self._watch(held) for key, held in value.items()})
+            return WatchedDict(self._self, {key: self._watch(held) for key, held in value.items()})
         if isinstance(value, (Message, Content)):
             of = (Message, SealedMessage) if isinstance(value, Message) else (Content, SealedContent)
             self._close(value, *of)
@@ -94,13 +97,19 @@ class SealedContent(Content):
     __slots__ = ()
 
 
+def _break(reference: weakref.ref[Seal]) -> None:
+    seal = reference()
+    if seal is not None:
+        seal.broken = True
+
+
 def _set(self: Any, name: str, value: Any) -> None:
-    vars(self)[_SEAL].broken = True
+    _break(vars(self)[_SEAL])
     object.__setattr__(self, name, value)
 
 
 def _delete(self: Any, name: str) -> None:
-    vars(self)[_SEAL].broken = True
+    _break(vars(self)[_SEAL])
     object.__delattr__(self, name)
 
 
@@ -135,7 +144,7 @@ class WatchedList(list[Any]):
 
     __slots__ = ("seal",)
 
-    def __init__(self, seal: Seal, values: Iterable[Any]) -> None:
+    def __init__(self, seal: weakref.ref[Seal], values: Iterable[Any]) -> None:
         super().__init__(values)
         self.seal = seal
 
@@ -148,7 +157,7 @@ class WatchedDict(dict[Any, Any]):
 
     __slots__ = ("seal",)
 
-    def __init__(self, seal: Seal, values: dict[Any, Any]) -> None:
+    def __init__(self, seal: weakref.ref[Seal], values: dict[Any, Any]) -> None:
         super().__init__(values)
         self.seal = seal
 
@@ -164,7 +173,7 @@ def _notice(watched: type[Any], base: type[Any], *names: str) -> None:
 
 def _changing(change: Any) -> Any:
     def changing(self: Any, *args: Any, **kwargs: Any) -> Any:
-        self.seal.broken = True
+        _break(self.seal)
         return change(self, *args, **kwargs)
 
     return changing

@@ -1,7 +1,9 @@
 """Sealing: every way to change a committed message in place is noticed, and nobody else can tell a sealed one."""
 
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -336,3 +338,21 @@ def test_a_change_of_the_stored_form_is_never_missed(changes: list[Edit]):
         assert not seal.intact(history)
     elif not changes:
         assert seal.intact(history)
+
+
+def test_what_was_sealed_does_not_wait_for_the_collector():
+    """A passivated session's memory goes with its last reference: cycles would keep it for long."""
+    history = conversation()
+    seal = Seal(history)
+    gone = weakref.ref(seal)
+    gc.collect()
+    gc.disable()
+    try:
+        del seal
+        assert gone() is None
+        last = weakref.ref(history[0])
+        history[0].role = "system"  # nobody to tell any more
+        history.clear()
+        assert last() is None
+    finally:
+        gc.enable()
