@@ -311,6 +311,7 @@ class Actor:
         point = turn.start.branch(_branch_id(turn))
         turn.session_id = point.session_id
         session = self._sessions[point.session_id] = Session(point, letters=1, running=True)
+        self._dispatch()  # whoever waited behind it need not any more
         return session, point
 
     async def _make_session(self, session_id: str) -> AgentSession:

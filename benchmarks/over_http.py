@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from statistics import median
 
 from .load import HttpLoad
 from .plan import Plan
 from .processes import Server, bare_server, runtime_server
-from .report import Figure, Progress
+from .report import Figure, Progress, Target
 from .rounds import Subject, interleaved
+
+PROMISED_FOR = 100  # conversations at once
+RATE_TARGET = Target(">=", 0.6)
 
 
 async def json_turns(scenario: str, plan: Plan, progress: Progress) -> Sequence[Figure]:
     """Replies in one piece."""
-    return await _compare(scenario, plan, progress, stream=False, spacing=0.0)
+    figures = await _compare(scenario, plan, progress, stream=False, spacing=0.0)
+    ours, bare = (_named(figures, f"{label}: turns/s") for label in ("fsync", "bare quart-trio"))
+    ratios = tuple(one / other for one, other in zip(ours.rounds, bare.rounds, strict=True))
+    target = RATE_TARGET.promised_from(PROMISED_FOR, plan.conversations)
+    return [
+        Figure(scenario, "fsync: turns/s ÷ bare quart-trio", median(ratios), target=target, rounds=ratios),
+        *figures,
+    ]
+
+
+def _named(figures: Sequence[Figure], name: str) -> Figure:
+    return next(figure for figure in figures if figure.name == name)
 
 
 async def sse_turns(scenario: str, plan: Plan, progress: Progress) -> Sequence[Figure]:
