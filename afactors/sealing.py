@@ -39,7 +39,7 @@ class Seal:
         self.messages: list[Message] = []
         self.broken = False
         # What is sealed refers weakly to its seal: a session that is dropped must not wait for the collector.
-        self._self = weakref.ref(self)
+        self._self = _weakly(self)
         self.extend(messages)
 
     def extend(self, messages: Sequence[Message]) -> None:
@@ -95,6 +95,10 @@ class SealedContent(Content):
     """A committed `Content`."""
 
     __slots__ = ()
+
+
+def _weakly(seal: Seal) -> weakref.ref[Seal]:
+    return weakref.ref(seal)
 
 
 def _break(reference: weakref.ref[Seal]) -> None:
