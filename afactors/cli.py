@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 
@@ -118,8 +118,15 @@ def _run(parsed: argparse.Namespace, environment: Mapping[str, str]) -> int:
     return _serve(parsed.target, values)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"afactors: {message}; {PROGRAM} {{serve,chat}} --help has the options\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROGRAM,
         description=_DESCRIPTION.format(program=PROGRAM),
         formatter_class=argparse.RawDescriptionHelpFormatter,
