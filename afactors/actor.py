@@ -123,6 +123,10 @@ class Actor:
         self._waiting.append(turn)
         self._dispatch()
 
+    def running_in(self, session_id: str | None) -> Turn | None:
+        """The turn that runs in a session."""
+        return next((turn for turn in self._running if turn.session_id == session_id is not None), None)
+
     def cancel_all(self, reason: str) -> int:
         """Cancel whatever waits or runs; returns how many turns that were not past their commit."""
         return sum(turn.cancel(reason) for turn in [*self._waiting, *self._running])
@@ -171,7 +175,7 @@ class Actor:
         if self._nursery is None or self._nursery.cancel_scope.cancel_called:
             return  # between two lives
         for turn in list(self._waiting):
-            if sum(not other.waits for other in self._running) >= self._around.limits.max_parallel_sessions:
+            if sum(not other.waits_for for other in self._running) >= self._around.limits.max_parallel_sessions:
                 return
             session = self._sessions.get(turn.session_id) if turn.session_id is not None else None
             if session is None or not session.running:

@@ -280,7 +280,7 @@ class Runtime:
 
     async def _ask(self, request: ChannelRequest) -> HostedRunResult[AgentResponse[Any]]:
         inside = ancestry.get()
-        async with self.turn(request) as turn, inside[-1].standing_aside() if inside else nullcontext():
+        async with self.turn(request) as turn, inside[-1].standing_aside(turn) if inside else nullcontext():
             return await turn.outcome()
 
     def stream(self, request: ChannelRequest) -> AbstractAsyncContextManager[Turn]:
@@ -315,8 +315,9 @@ class Runtime:
         run_id = next(opened.run_ids)
         key, start = await place(self.store, request, run_id)
         turn = Turn(request, run_id, key)
-        if start is not None and request.session.after is None and _runs_inside(key, start.session_id):
-            raise Conflicting("A turn cannot wait for another turn of its own session.", code="would_deadlock")
+        inside = ancestry.get() if start is not None and request.session.after is None else ()
+        if start is not None and inside and opened.supervisor.waits_in_a_circle(key, start.session_id, inside):
+            raise Conflicting("The turn would wait for itself.", code="would_deadlock")
         opened.supervisor.deliver(key, turn, start)
         return turn
 
@@ -409,10 +410,6 @@ def run_ids() -> Iterator[str]:
     """Ids of runs, in order: when the runtime was opened, 24 random bits, a number. They are unique, not secret."""
     prefix = f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(3)}"
     return (f"run_{prefix}{number:07x}" for number in count())
-
-
-def _runs_inside(key: str, session_id: str) -> bool:
-    return any(turn.key == key and turn.session_id == session_id for turn in ancestry.get())
 
 
 def _is_cancellation(exc: BaseException) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextvars
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -104,6 +104,25 @@ class Supervisor:
             actor.deliver(turn, start)
         finally:
             self._note(actor)
+
+    def waits_in_a_circle(self, key: str, session_id: str, inside: Collection[Turn]) -> bool:
+        """Whether a turn of that session could begin only after one of those that would be waiting for it."""
+        seen: set[Turn] = set()
+        blocking = [self._running_in(key, session_id)]
+        while blocking:
+            turn = blocking.pop()
+            if turn in inside:
+                return True
+            if turn is not None and turn not in seen:
+                seen.add(turn)
+                for wanted in turn.waits_for:
+                    begun = wanted.state != "queued"
+                    blocking.append(wanted if begun else self._running_in(wanted.key, wanted.session_id))
+        return False
+
+    def _running_in(self, key: str, session_id: str | None) -> Turn | None:
+        actor = self._actors.get(key)
+        return actor.running_in(session_id) if actor is not None else None
 
     def turn_ended(self, actor: Actor) -> None:
         """Count an end, and note whether the actor has become idle."""

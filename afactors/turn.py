@@ -57,7 +57,7 @@ class Turn:
         self.context = contextvars.copy_context()
         self.owner: TurnOwner | None = None
         self.has_slot = False
-        self.waits = 0  # for how many other turns its own code waits
+        self.waits_for: set[Turn] = set()  # turns that its own code waits for
         self._ended = trio.Event()
         self._at_end: list[Callable[[], object]] = []
         self._result: HostedRunResult[AgentResponse[Any]] | None = None
@@ -118,17 +118,17 @@ class Turn:
             self._at_end.append(call)
 
     @asynccontextmanager
-    async def standing_aside(self) -> AsyncIterator[None]:
+    async def standing_aside(self, wanted: Turn) -> AsyncIterator[None]:
         """While its own code waits for another turn: it holds no slot, or the two could wait for each other."""
         assert self.owner is not None  # noqa: S101 - it runs, so it was delivered
-        self.waits += 1
-        if self.waits == 1:
+        self.waits_for.add(wanted)
+        if len(self.waits_for) == 1:
             self.owner.stand_aside(self)
         try:
             yield
         finally:
-            self.waits -= 1
-            if self.waits == 0:
+            self.waits_for.remove(wanted)
+            if not self.waits_for:
                 await self.owner.step_back(self)
 
     async def outcome(self) -> HostedRunResult[AgentResponse[Any]]:

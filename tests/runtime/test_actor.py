@@ -743,6 +743,31 @@ async def test_a_turn_cannot_wait_for_a_session_that_waits_for_it(autojump_clock
         assert isinstance(await caught(house.ask("outer", "a")), Conflicting)
 
 
+async def test_two_turns_cannot_wait_for_each_other(autojump_clock: Clock, house: House):
+    """Neither runs inside the other; the one that would close the circle is told, and the other is answered."""
+    house.target.on["from a"] = nested(house, "to b", "b")
+    answers: dict[str, object] = {}
+
+    async def from_b(*_: object) -> str:
+        await house.target.began("from a").wait()
+        await blocked()
+        answers["b"] = await caught(house.ask("to a", "a"))
+        return "b goes on"
+
+    house.target.on["from b"] = from_b
+    async with house.open(), trio.open_nursery() as nursery:
+
+        async def ask(text: str, session: str) -> None:
+            answers[text] = await house.ask(text, session)
+
+        nursery.start_soon(ask, "from b", "b")
+        await blocked()
+        nursery.start_soon(ask, "from a", "a")
+    assert getattr(answers["b"], "code", None) == "would_deadlock"
+    assert answers["from b"] == "b goes on"
+    assert str(answers["from a"]).startswith("inner: ")
+
+
 async def test_a_turn_may_branch_off_its_own_session(autojump_clock: Clock, house: House):
     house.target.on["outer"] = nested(house, "inner", after="p1")
     async with house.open():
