@@ -115,7 +115,7 @@ class ResponsesChannel:
             options=create.options,
             tools=create.tools,
             metadata=create.metadata,
-            attributes=create.unknown,
+            attributes={**create.unknown, "include": create.include, "stream_options": create.stream_options},
             name=response_id,
             retrievable=create.store,
             stream=create.stream,
