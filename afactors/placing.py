@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from afactors_channels import BadRequest, ChannelRequest, NotFound
-from afactors_store import BadKey, Store, check_key
+from afactors_store import MAX_KEY_BYTES, BadKey, Store, check_key
 
 from .history import Point
 
@@ -20,10 +22,10 @@ async def place(store: Store, request: ChannelRequest, run_id: str) -> tuple[str
     if session.after is not None:
         return await _continue(store, request, session.after)
     if session.session_id is not None:
-        _check_text(session.session_id, "session")
-        owner = session.isolation_key or request.partition
-        name = f"{owner}:{session.session_id}" if owner else session.session_id
-        return _key(request, session.session_id), Point(name, named=True)
+        key = _key(request, session.session_id)
+        # The agent sees this id, and may keep things of its own under it: no two sessions may share one.
+        name = key if session.isolation_key is None else f"{key}:{session.session_id}"
+        return key, Point(name, named=True)
     if session.isolation_key is not None and request.name is None:
         return _key(request, run_id), Point(session.isolation_key, named=True)
     thread = request.name or run_id
@@ -45,18 +47,23 @@ async def _continue(store: Store, request: ChannelRequest, after: str) -> tuple[
 
 
 def _key(request: ChannelRequest, thread: str) -> str:
-    key = request.session.isolation_key
-    if key is None:
-        key = _threads(request.partition) + thread
-    _check_text(key, "session")
-    return key
+    isolation_key = request.session.isolation_key
+    for text in (thread, isolation_key):
+        if text is not None:
+            _check_text(text)
+    if isolation_key is not None:
+        return isolation_key
+    key = _threads(request.partition) + thread
+    if len(key.encode()) <= MAX_KEY_BYTES:
+        return key
+    return f"{_threads(request.partition)}#{hashlib.sha256(thread.encode()).hexdigest()}"
 
 
-def _check_text(text: str, field: str) -> None:
+def _check_text(text: str) -> None:
     try:
         check_key(text)
     except BadKey as exc:
-        raise BadRequest(str(exc), field=field, code="invalid_session") from exc
+        raise BadRequest(str(exc), field="session", code="invalid_session") from exc
 
 
 def _threads(partition: str) -> str:

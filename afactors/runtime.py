@@ -234,6 +234,7 @@ class Runtime:
             abandoned=left.running + left.waiting if late.cancelled_caught else 0,
             seconds=trio.current_time() - started,
         )
+        logger.info("%s", self._report)
         return self._report
 
     def hurry(self) -> None:

@@ -214,7 +214,7 @@ async def test_a_failed_turn_leaves_no_trace(autojump_clock: Clock, house: House
         del messages[2:]
         session.state["garbage"] = {"left": "behind"}
         session.service_session_id = "lost"
-        raise ValueError("the secret is 42")
+        raise ValueError("the secret is swordfish")
 
     house.target.on["bad"] = spoil
     async with house.open():
@@ -223,7 +223,7 @@ async def test_a_failed_turn_leaves_no_trace(autojump_clock: Clock, house: House
         with pytest.raises(TargetFailed) as caught_error:
             await turn.outcome()
         assert (caught_error.value.code, caught_error.value.status) == ("server_error", 500)
-        assert "42" not in str(caught_error.value)
+        assert "swordfish" not in str(caught_error.value)
         assert turn.state == "failed"
         record = await house.record(turn)
         assert await house.ask("two", "s") == "one two"
@@ -239,8 +239,8 @@ async def test_a_failed_turn_leaves_no_trace(autojump_clock: Clock, house: House
     assert Message.from_dict(record["in"][0]).text == "bad"
     assert (record["o"], record["tl"]) == ({"temperature": 0.5}, [{"name": "t", "description": "d"}])
     assert record["e"] == ["server_error", "The agent failed to answer."]
-    assert "42" not in str(record)
-    assert "the secret is 42" in caplog.text, "the log has it all"
+    assert "swordfish" not in str(record)
+    assert "the secret is swordfish" in caplog.text, "the log has it all"
 
 
 async def test_the_first_turn_of_a_session_fails(autojump_clock: Clock, house: House):
@@ -645,8 +645,8 @@ async def test_a_point_that_cannot_be_is_not_found(autojump_clock: Clock, house:
         assert isinstance(await caught(house.ask("x", after=after)), NotFound)
 
 
-async def test_a_named_letter_that_waits_behind_a_branch(autojump_clock: Clock, house: House):
-    """A conversation may have the name of a thread; its letter waits behind one that turns out to be a branch."""
+async def test_a_conversation_with_the_name_of_a_thread_is_another_session(autojump_clock: Clock, house: House):
+    """They have one actor, and nothing else in common."""
     async with house.open(idle_timeout=10.0):
         await house.ask("one", key=None, name="resp_1")
         await house.ask("two", key=None, after="resp_1", name="resp_2")
@@ -657,7 +657,8 @@ async def test_a_named_letter_that_waits_behind_a_branch(autojump_clock: Clock, 
         await blocked()
         house.target.hold("aside").set()
         assert (await branch.outcome()).result.text == "one aside"
-        assert (await waiting.outcome()).result.text == "one two three"
+        assert (await waiting.outcome()).result.text == "three"
+        assert await house.ask("four", key=None, after="resp_2", name="resp_4") == "one two four"
         assert house.actors.restarts == 0
 
 

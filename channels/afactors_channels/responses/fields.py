@@ -11,6 +11,7 @@ from afactors_channels.errors import BadRequest
 Check: TypeAlias = Callable[[Any, str], Any]
 
 MAX_ID = 256
+MAX_CONVERSATION = 1024  # bytes
 MAX_TEXT = 10_485_760  # Open Responses: the longest text that an item may carry
 MAX_INTEGER = 2**63 - 1
 
@@ -60,6 +61,16 @@ def identifier(value: Any, path: str) -> str:
         refuse(path, "must be a string", "invalid_type")
     if not 1 <= len(value) <= MAX_ID or not value.isprintable():
         refuse(path, f"must be 1 to {MAX_ID} printable characters")
+    return value
+
+
+def conversation_name(value: Any, path: str) -> str:
+    """A name of the client's own choice: any text that an isolation key may be."""
+    if not isinstance(value, str):
+        refuse(path, "must be a string", "invalid_type")
+    _expressible(value, path)
+    if not 1 <= len(value.encode()) <= MAX_CONVERSATION or "\0" in value:
+        refuse(path, f"must be 1 to {MAX_CONVERSATION} bytes of UTF-8 without NUL")
     return value
 
 

@@ -13,8 +13,8 @@ from .fields import (
     array,
     boolean,
     choice,
+    conversation_name,
     function_name,
-    identifier,
     mapping,
     members,
     refuse,
@@ -35,8 +35,8 @@ _stop_words = array(_stop_word, 4)
 def check_conversation(value: Any, path: str) -> str:
     """A conversation's id, or an object that holds it."""
     if isinstance(value, Mapping):
-        return identifier(required(value, "id", path), f"{path}.id")
-    return identifier(value, path)
+        return conversation_name(required(value, "id", path), f"{path}.id")
+    return conversation_name(value, path)
 
 
 def shape_conversation(value: str, options: dict[str, Any], echo: dict[str, Any]) -> None:
