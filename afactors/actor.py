@@ -46,6 +46,10 @@ class Session:
     letters: int = 0
     running: bool = False
 
+    def taken_for(self, after: str) -> bool:
+        """Whether a turn from that point would have to branch off, as far as can be told without the store."""
+        return self.letters > 0 or (self.live is not None and self.live.point.head != after)
+
 
 class Surroundings(Protocol):
     """What all actors of a runtime share."""
@@ -152,13 +156,10 @@ class Actor:
         """The session that a letter joins: the one it names, or a branch if that one is taken or has moved on."""
         after = turn.request.session.after
         session = self._sessions.get(start.session_id)
-        if after is not None and (start.named or (session is not None and session.letters)):
+        if after is not None and (start.named or (session is not None and session.taken_for(after))):
             start = start.branch(_branch_id(turn))
             session = None
         if session is None:
-            session = self._sessions[start.session_id] = Session(start)
-        elif after is not None and session.live is not None and session.live.point.head != after:
-            start = start.branch(_branch_id(turn))
             session = self._sessions[start.session_id] = Session(start)
         session.letters += 1
         return start.session_id
@@ -315,7 +316,6 @@ class Actor:
         point = turn.start.branch(_branch_id(turn))
         turn.session_id = point.session_id
         session = self._sessions[point.session_id] = Session(point, letters=1, running=True)
-        self._dispatch()  # whoever waited behind it need not any more
         return session, point
 
     async def _make_session(self, session_id: str) -> AgentSession:

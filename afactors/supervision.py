@@ -146,7 +146,7 @@ class Supervisor:
             await self._quiet.wait()
 
     def cancel_all(self, reason: str) -> int:
-        """Cancel every turn; returns how many letters there were."""
+        """Cancel every turn; returns how many were not past their commit."""
         return sum(actor.cancel_all(reason) for actor in list(self._actors.values()))
 
     def end(self) -> None:

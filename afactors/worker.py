@@ -209,19 +209,22 @@ class _Connection(TCPServer):
                 await self.stream.send_all(b"".join(self._pending))
 
     async def _drain(self, data: bytes) -> None:
+        """Send what a slow reader left over. Only the end of the connection's time cancels this, in mid-data."""
         assert self._drained is not None  # noqa: S101 - set by whoever started this
+        whole = False
         try:
             while data:
-                with trio.CancelScope(shield=True):
-                    await self.stream.send_all(data)
+                await self.stream.send_all(data)
                 data = b"".join(self._pending)
                 self._pending.clear()
                 self._pending_bytes = len(data)
+            whole = True
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._pending.clear()
-            self._pending_bytes = 0
             await self.protocol.handle(Closed())
         finally:
+            if not whole:  # what would follow is worth nothing without what is missing
+                self._pending.clear()
+                self._pending_bytes = 0
             drained, self._drained = self._drained, None
             drained.set()
         await self._worker.note(self)

@@ -147,6 +147,25 @@ async def test_a_request_under_way_is_finished_and_idle_connections_are_closed_a
             assert await idle.receive_some(10) == b""
 
 
+async def test_a_reader_that_never_reads_does_not_hold_up_the_end() -> None:
+    stream = None
+    async with trio.open_nursery() as nursery:
+        async with server(graceful_timeout=0.2) as port:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await stream.send_all(b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n")
+            await trio.sleep(0.5)
+            stopped = trio.current_time()
+
+            async def give_in() -> None:  # so that a defect fails here and does not hang
+                await trio.sleep(8)
+                await stream.aclose()
+
+            nursery.start_soon(give_in)
+        assert trio.current_time() - stopped < 4
+        nursery.cancel_scope.cancel()
+    await stream.aclose()
+
+
 async def test_an_idle_connection_is_closed_after_a_while() -> None:
     async with server(keep_alive_timeout=0.2) as port, client(port) as one:
         assert await one.get("/") == (200, b"ok")
