@@ -6,33 +6,51 @@ Floor plan, from the ground up; a module imports only from those above it:
 * `limits`: every limit by name, and the slots that running turns share fairly.
 * `sealing`: notices that a committed message was changed in place.
 * `history`: a session between memory and store: points, extents, what a turn adds.
-* `target`: the hosted agent, opened, run and closed behind the bridge.
+* `journal`: a run's transcript on its way to its readers, and to the store.
 * `turn`: one letter, its run, and whoever waits for it.
-* `runs`: the record of a turn.
-* `actor`: one isolation key: mailbox, sessions, turns, commits.
+* `target`: the hosted agent, opened, run and closed behind the bridge.
+* `runs`: what is stored of a run: its letter, its record, and what its names lead to.
+* `overlap`: what becomes of a message to a busy session.
+* `sessions`: what an actor knows of its sessions.
+* `commits`: what each step of a turn writes.
+* `editing`: changing a session otherwise than by a turn.
+* `performing`: how one turn is carried out.
+* `recovering`: durable letters that a process left behind, as turns again.
+* `actor`: one isolation key: mailbox, life, and which turn is next.
 * `supervision`: starts, restarts, quarantines and passivates actors.
+* `continuations`: runs by their names: polled, cancelled, followed, forgotten.
 * `http`: the ASGI callable: routes, health, the body limit.
 * `worker`: hypercorn's trio worker over one listening socket, with less work for each request.
 * `reports`, `collector`: what is said at the end; the garbage collector meanwhile.
 * `placing`: which actor a request belongs to, and where in which session it goes on.
+* `reception`: how a request becomes a turn.
+* `opening`: what exists only while a runtime is open.
 * `embedding`: a runtime around the lifespan of an app that it is embedded in.
 * `serve`: stand-alone HTTP: the address, the signals, the way down.
 * `runtime`: all of it together, and the public face.
-* `demo/`, `chat`: the demonstration agent and the terminal chat; they know nothing of the runtime.
+* `demo/`, `answers`, `chat`: the demonstration agent and the terminal chat; they know nothing of the runtime.
 * `options`, `loading`, `cli`: the command line.
 
-trio is everywhere but in `limits.Limits`, `sealing`, `history` and `runs`; asyncio is in `bridge/` alone.
+trio is everywhere but in `limits.Limits`, `sealing`, `history`, `runs`, `overlap` and `commits`; asyncio is in
+`bridge/` alone.
 """
 
 from afactors_channels import ChannelIdentity as ChannelIdentity
 from afactors_channels import ChannelRequest as ChannelRequest
 from afactors_channels import ChannelSession as ChannelSession
+from afactors_channels import ContinuationToken as ContinuationToken
+from afactors_channels import HostedRun as HostedRun
 from afactors_channels import HostedRunResult as HostedRunResult
+from afactors_channels import HostedSession as HostedSession
+from afactors_channels import IsolationKeys as IsolationKeys
+from afactors_channels import SessionEdit as SessionEdit
 
 from .limits import Limits as Limits
+from .reception import AuthPolicy as AuthPolicy
 from .reports import DrainReport as DrainReport
-from .runtime import AuthPolicy as AuthPolicy
 from .runtime import Runtime as Runtime
 from .runtime import RuntimeStatistics as RuntimeStatistics
 from .serve import serve as serve
 from .target import TargetUnusable as TargetUnusable
+from .turn import get_current_isolation_keys as get_current_isolation_keys
+from .turn import get_current_request as get_current_request

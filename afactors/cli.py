@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -52,6 +53,14 @@ SERVE_OPTIONS = (
     Option("wait-lock", "wait for another process to give up the state folder", 0.0, seconds_or_none, "SECONDS"),
     _KEY,
     Option("model", "host a real model instead (openai extra; OPENAI_API_KEY, OPENAI_BASE_URL)", metavar="NAME"),
+    Option(
+        "overlap",
+        "what becomes of a message to a busy conversation: enqueue, reject or interrupt",
+        "enqueue",
+        one_of("enqueue", "reject", "interrupt"),
+        "POLICY",
+    ),
+    Option("trust-isolation-headers", "believe x-agent-user-isolation-key and x-agent-chat-isolation-key", flag=True),
     Option("idle-timeout", "passivate a conversation that was quiet for so long", 300.0, seconds, "SECONDS"),
     Option("drain-timeout", "how long running turns may finish on shutdown", 10.0, seconds, "SECONDS"),
     Option("turn-timeout", "longest run of the agent for one turn", 600.0, seconds, "SECONDS"),
@@ -153,8 +162,9 @@ def _serve(target: str | None, values: Mapping[str, Any]) -> int:
     store = LmdbStore(values["state_dir"], map_size=values["map_size"])
     runtime = Runtime(
         source,
-        channels=[ResponsesChannel(api_keys=values["api_key"])],
+        channels=[_channel(values)],
         store=store,
+        overlap=values["overlap"],
         wait_lock=values["wait_lock"],
         idle_timeout=values["idle_timeout"],
         drain_timeout=values["drain_timeout"],
@@ -168,10 +178,14 @@ def _serve(target: str | None, values: Mapping[str, Any]) -> int:
         return await serve(runtime, values["host"], values["port"], started=announce)
 
     report = trio.run(run)
-    _say(str(report), values["json_logs"], event="stopped", finished=report.finished, cancelled=report.cancelled)
+    _say(str(report), values["json_logs"], event="stopped", **asdict(report))
     if runtime.broken is not None:
         return _complain(runtime.broken, 1)
     return 0
+
+
+def _channel(values: Mapping[str, Any]) -> ResponsesChannel:
+    return ResponsesChannel(api_keys=values["api_key"], trust_isolation_headers=values["trust_isolation_headers"])
 
 
 def _target(target: str | None, model: str | None) -> tuple[TargetSource, str]:

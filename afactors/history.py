@@ -11,7 +11,9 @@ own default history lives.
 
 from __future__ import annotations
 
+import operator
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
@@ -55,6 +57,7 @@ class Point:
         turns: Completed turns.
         pinned: Whether a name ever pointed here, so that what a rewrite leaves behind must be kept.
         head: Name of the point that the session's last turn was given.
+        created: When the session began, in whole seconds since the epoch; None if that was not noted.
     """
 
     session_id: str
@@ -66,6 +69,7 @@ class Point:
     turns: int = 0
     pinned: bool = False
     head: str | None = None
+    created: int | None = None
 
     def encode(self) -> bytes:
         """The point as a versioned msgpack map; absent fields have their defaults."""
@@ -78,6 +82,7 @@ class Point:
             "i": self.service,
             "k": self.pinned,
             "p": self.head,
+            "c": self.created,
         }
         record.update((key, value) for key, value in optional.items() if value)
         return pack(record, "session.service_session_id")
@@ -104,6 +109,7 @@ class Point:
             turns=record["t"],
             pinned=record.get("k", False),
             head=record.get("p"),
+            created=record.get("c"),
         )
 
     def logs(self) -> set[int]:
@@ -113,7 +119,7 @@ class Point:
 
     def branch(self, session_id: str) -> Point:
         """A new session that begins here: it shares everything and may append to nothing."""
-        return replace(self, session_id=session_id, named=False, tails={}, pinned=True)
+        return replace(self, session_id=session_id, named=False, tails={}, pinned=True, created=int(time.time()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,19 @@ class Changes:
     """The rest of the session's state, encoded."""
     rewritten: frozenset[str]
     """Sources whose older messages are not the objects that were committed."""
+    added: Mapping[str, Sequence[Message]]
+    """For each source, the messages that `span` tells the positions of."""
+
+    def extents_of(self, messages: Sequence[Message]) -> Sequence[Extent] | None:
+        """Where in the logs these very messages are, if they follow each other in what this turn added."""
+        if not messages:
+            return ()
+        for source, added in self.added.items():
+            at = next((at for at, one in enumerate(added) if one is messages[0]), len(added))
+            if len(added) - at >= len(messages) and all(map(operator.is_, added[at:], messages)):
+                first = self.span[source][0] + at
+                return section(self.point.histories[source], first, first + len(messages))
+        return None
 
 
 class LiveSession:
@@ -145,7 +164,7 @@ class LiveSession:
         self.point = point
         self.session = session
         self._read = read
-        self._seals: dict[str, Seal] = {source: Seal(found) for source, found in _histories(session).items()}
+        self._seals: dict[str, Seal] = {source: Seal(found) for source, found in histories_of(session).items()}
         self._state = _encode_state(session)
 
     async def changes(self, *, head: str | None, label: str) -> Changes:
@@ -163,7 +182,8 @@ class LiveSession:
         span: dict[str, tuple[int, int]] = {}
         append: list[Append] = []
         rewritten: set[str] = set()
-        for source, messages in _histories(self.session).items():
+        added_messages: dict[str, Sequence[Message]] = {}
+        for source, messages in histories_of(self.session).items():
             seal = self._seals.get(source, _NOTHING)
             if seal.intact(messages):
                 kept = len(seal.messages)
@@ -174,6 +194,7 @@ class LiveSession:
                 kept, rows = await self._difference(source, messages)
             extents, tail, added = self._place(source, kept, rows)
             histories[source], span[source] = extents, (kept, len(messages))
+            added_messages[source] = messages[kept:]
             append.extend(added)
             if tail is not None:
                 tails[source] = tail
@@ -189,16 +210,17 @@ class LiveSession:
             turns=self.point.turns + 1,
             pinned=self.point.pinned or head is not None,
             head=head,
+            created=self.point.created if self.point.turns else int(time.time()),
         )
         drop = () if self.point.pinned else tuple(self.point.logs() - point.logs())
-        return Changes(point, append, drop, span, encoded, frozenset(rewritten))
+        return Changes(point, append, drop, span, encoded, frozenset(rewritten), added_messages)
 
     def committed(self, changes: Changes) -> None:
         """The changes are durable: what the session holds now is the committed state."""
         self.point = changes.point
         self._state = changes.state
         seals = {}
-        for source, messages in _histories(self.session).items():
+        for source, messages in histories_of(self.session).items():
             seal = Seal() if source in changes.rewritten else self._seals.get(source) or Seal()
             seal.extend(messages[len(seal.messages) :])
             seals[source] = seal
@@ -285,15 +307,21 @@ def length(extents: Iterable[Extent]) -> int:
     return sum(stop - start for _, start, stop in extents)
 
 
+def section(extents: Iterable[Extent], start: int, stop: int) -> list[Extent]:
+    """The rows `start` ≤ position < `stop` of a history."""
+    found: list[Extent] = []
+    at = 0
+    for log, first, last in extents:
+        low, high = first + max(0, start - at), min(last, first + stop - at)
+        if low < high:
+            found.append((log, low, high))
+        at += last - first
+    return found
+
+
 def cut(extents: Iterable[Extent], rows: int) -> list[Extent]:
     """The first `rows` rows of a history."""
-    kept: list[Extent] = []
-    for log, start, stop in extents:
-        if rows <= 0:
-            break
-        kept.append((log, start, min(stop, start + rows)))
-        rows -= stop - start
-    return kept
+    return section(extents, 0, rows)
 
 
 def new_log() -> int:
@@ -363,7 +391,8 @@ def unpack(data: bytes) -> Any:
     return msgpack.unpackb(data, unicode_errors="surrogatepass", strict_map_key=False, ext_hook=_extension)
 
 
-def _histories(session: AgentSession) -> dict[str, list[Message]]:
+def histories_of(session: AgentSession) -> dict[str, list[Message]]:
+    """A session's histories, by source."""
     return {
         source: state["messages"]
         for source, state in session.state.items()
@@ -377,9 +406,9 @@ def _is_history(value: Any) -> bool:
 
 def _encode_state(session: AgentSession) -> bytes | None:
     """The session's state without its histories; None if nothing is left."""
-    histories = _histories(session)
+    found = histories_of(session)
     rest = {
-        source: {key: value for key, value in state.items() if key != "messages"} if source in histories else state
+        source: {key: value for key, value in state.items() if key != "messages"} if source in found else state
         for source, state in session.state.items()
     }
     rest = {source: state for source, state in rest.items() if state != {}}

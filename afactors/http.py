@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote_to_bytes
 
 import trio
 
@@ -20,6 +22,9 @@ logger = logging.getLogger("afactors.http")
 
 _DISCARD_SECONDS = 5.0
 _HEALTH = ("/healthz", "/readyz")
+_WEBSOCKET = "WEBSOCKET"
+_PARAMETER = re.compile(r"\{\w+\}")
+_INTERNAL_ERROR, _MESSAGE_TOO_BIG = 1011, 1009  # RFC 6455, 7.4.1
 
 
 class Host(Protocol):
@@ -41,12 +46,13 @@ class Host(Protocol):
 
 
 class Dispatcher:
-    """Routes by exact method and path.
+    """Routes by method and path.
 
     Args:
         host: The runtime.
         routes: What its channels contribute.
-        max_body: Longest request body in bytes, on every path, also of the inner app.
+        max_body: Longest request body, and longest message of a websocket, in bytes; on every path, also of the
+            inner app.
         inner: The app that gets every other path; None answers 404.
     """
 
@@ -54,24 +60,22 @@ class Dispatcher:
         self._host = host
         self._inner = inner
         self._max_body = max_body
-        self._table: dict[str, dict[str, Endpoint]] = {}
+        self._requests = _Table()
+        self._websockets = _Table()
         health = [Route(method, path, getattr(self, f"_{path[1:]}")) for path in _HEALTH for method in ("GET", "HEAD")]
         for route in [*routes, *health]:
-            methods = self._table.setdefault(route.path, {})
-            if route.method in methods:
-                raise ValueError(f"two channels serve {route.method} {route.path}")
-            methods[route.method] = route.endpoint
+            (self._websockets if route.method == _WEBSOCKET else self._requests).add(route)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one HTTP request, or hand the scope to the inner app."""
-        methods = self._table.get(scope["path"]) if scope["type"] == "http" else None
-        if scope["type"] != "http":
+        """Serve one HTTP request or one websocket, or hand the scope to the inner app."""
+        if scope["type"] not in ("http", "websocket"):
             await self._other(scope, receive, send)
             return
-        bounded = _Bounded(receive, send, self._max_body)
+        bounded = (_Bounded if scope["type"] == "http" else _BoundedSocket)(scope, receive, send, self._max_body)
         try:
-            bounded.check_declared(scope)
-            await self._endpoint(scope, methods)(scope, bounded.receive, bounded.send)
+            bounded.check_declared()
+            endpoint, scope = self._find(scope)
+            await endpoint(scope, bounded.receive, bounded.send)
         except HostError as error:
             await bounded.refuse(error)
         except BaseExceptionGroup as group:
@@ -81,29 +85,28 @@ class Dispatcher:
                 raise
             await bounded.refuse(_first(too_large))
 
-    def _endpoint(self, scope: Scope, methods: Mapping[str, Endpoint] | None) -> Endpoint:
+    def _find(self, scope: Scope) -> tuple[Endpoint, Scope]:
+        """Who serves it, and the scope to serve."""
         if self._host.broken is not None and scope["path"] not in _HEALTH:
             raise _unavailable()
-        if methods is None:
-            if self._inner is None:
-                raise NotFound("There is nothing at this path.", code="not_found")
-            return self._inner
-        method = scope["method"]
-        endpoint = methods.get(method)
-        if endpoint is None:
-            if self._inner is not None:
-                return self._inner
+        websocket = scope["type"] == "websocket"
+        methods, found = (self._websockets if websocket else self._requests).find(scope)
+        method = _WEBSOCKET if websocket else scope["method"]
+        if method in methods:
+            if not self._host.serving and scope["path"] not in _HEALTH:
+                raise _unavailable()
+            return methods[method], found
+        if self._inner is not None:
+            return self._inner, scope
+        if methods:
             raise _MethodNotAllowed(method, sorted(methods))
-        if not self._host.serving and scope["path"] not in _HEALTH:
-            raise _unavailable()
-        return endpoint
+        if not websocket and self._websockets.find(scope)[0]:
+            raise _UpgradeRequired("This path is a websocket's.")
+        raise NotFound("There is nothing at this path.", code="not_found")
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._inner is not None:
             await self._inner(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
         elif scope["type"] == "lifespan":
             await _bare_lifespan(receive, send)
 
@@ -116,6 +119,71 @@ class Dispatcher:
         await _send_health(scope, send, 503 if reasons else 200, body)
 
 
+class _Template(NamedTuple):
+    """A path with segments in braces."""
+
+    path: str
+    names: list[str]
+    methods: dict[str, Endpoint]
+
+
+class _Table:
+    """The endpoints of every path, by method.
+
+    An exact path wins over a template; of two templates that fit, the one whose fixed segments come first.
+    """
+
+    def __init__(self) -> None:
+        self._exact: dict[str, dict[str, Endpoint]] = {}
+        self._templates: dict[tuple[str | None, ...], _Template] = {}  # by its segments, None for one in braces
+        self._shapes: dict[int, list[tuple[bool, ...]]] = {}  # by number of segments: which of them are in braces
+
+    def add(self, route: Route) -> None:
+        segments = route.path.split("/")
+        key = tuple(None if _PARAMETER.fullmatch(segment) else segment for segment in segments)
+        names = [segment[1:-1] for segment, fixed in zip(segments, key, strict=True) if fixed is None]
+        if len({*names}) < len(names) or any(fixed and ("{" in fixed or "}" in fixed) for fixed in key):
+            raise ValueError(f"{route.path}: what is in braces is a whole segment with a name of its own")
+        methods = self._template(route.path, key, names) if names else self._exact.setdefault(route.path, {})
+        if route.method in methods:
+            raise ValueError(f"two channels serve {route.method} {route.path}")
+        methods[route.method] = route.endpoint
+
+    def _template(self, path: str, key: tuple[str | None, ...], names: list[str]) -> dict[str, Endpoint]:
+        template = self._templates.setdefault(key, _Template(path, names, {}))
+        if template.path != path:
+            raise ValueError(f"{path} and {template.path} are one path under two names")
+        shape = tuple(fixed is None for fixed in key)
+        self._shapes[len(key)] = sorted({*self._shapes.get(len(key), ()), shape})
+        return template.methods
+
+    def find(self, scope: Scope) -> tuple[Mapping[str, Endpoint], Scope]:
+        """The path's endpoints, none if it is unknown, and the scope with its parameters."""
+        exact = self._exact.get(scope["path"])
+        if exact is not None:
+            return exact, scope
+        segments = _segments(scope)
+        for shape in self._shapes.get(len(segments), ()):
+            split = list(zip(segments, shape, strict=True))
+            template = self._templates.get(tuple(None if braced else segment for segment, braced in split))
+            values = [segment for segment, braced in split if braced]
+            if template is not None and all(values):
+                return template.methods, {**scope, "path_params": dict(zip(template.names, values, strict=True))}
+        return {}, scope
+
+
+def _segments(scope: Scope) -> list[str]:
+    """The path's segments, decoded one by one, so that an encoded slash divides nothing; none if one is not UTF-8."""
+    raw = scope.get("raw_path")
+    if not raw:
+        path: str = scope["path"]
+        return path.split("/")
+    try:
+        return [unquote_to_bytes(segment).decode() for segment in raw.partition(b"?")[0].split(b"/")]
+    except UnicodeDecodeError:
+        return []
+
+
 class _MethodNotAllowed(HostError):
     """The path is served, by other methods (RFC 9110, 15.5.6)."""
 
@@ -124,13 +192,22 @@ class _MethodNotAllowed(HostError):
 
     def __init__(self, method: str, allowed: list[str]) -> None:
         super().__init__(f"{method} is not served at this path.")
-        self.allowed = allowed
+        self.headers = [(b"allow", ", ".join(allowed).encode())]
+
+
+class _UpgradeRequired(HostError):
+    """The path is served to websockets only (RFC 9110, 15.5.22)."""
+
+    status = 426
+    code = "upgrade_required"
+    headers = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))
 
 
 class _Bounded:
     """One request's `receive` and `send`, with the body counted."""
 
-    def __init__(self, receive: Receive, send: Send, limit: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._limit = limit
@@ -138,8 +215,8 @@ class _Bounded:
         self._more = True
         self._started = False
 
-    def check_declared(self, scope: Scope) -> None:
-        for name, value in scope["headers"]:
+    def check_declared(self) -> None:
+        for name, value in self._scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._limit:
                 raise self._too_large()
 
@@ -163,11 +240,7 @@ class _Bounded:
             logger.error("a request failed after its response began: %s", error.message)
             return
         await self._discard_rest()
-        headers = [(b"content-type", b"application/json")]
-        headers += [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
-        if isinstance(error, _MethodNotAllowed):
-            headers.append((b"allow", ", ".join(error.allowed).encode()))
-        await send_whole(self._send, error.status, json.dumps(error_body(error)).encode(), headers)
+        await _send_error(self._send, error)
 
     async def _discard_rest(self) -> None:
         """Read on for a moment, so that a client that is still sending gets the answer and not a reset."""
@@ -178,8 +251,49 @@ class _Bounded:
                 self._more = message["type"] == "http.request" and message.get("more_body", False)
                 discarded += len(message.get("body", b""))
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"The request body is over the limit of {self._limit} bytes (max_body).")
+    def _too_large(self, what: str = "request body") -> TooLarge:
+        return TooLarge(f"The {what} is over the limit of {self._limit} bytes (max_body).")
+
+
+class _BoundedSocket(_Bounded):
+    """One websocket's `receive` and `send`, with each message measured."""
+
+    _open = False
+
+    async def receive(self) -> Mapping[str, Any]:
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self._open = False
+        elif len(message.get("bytes") or (message.get("text") or "").encode()) > self._limit:
+            raise self._too_large("message")
+        return message
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        if message["type"] in ("websocket.accept", "websocket.close"):
+            self._open = message["type"] == "websocket.accept"
+        await super().send(message)
+
+    async def refuse(self, error: HostError) -> None:
+        if self._started:
+            logger.error("a websocket failed: %s", error.message)
+            if self._open:
+                code = _MESSAGE_TOO_BIG if isinstance(error, TooLarge) else _INTERNAL_ERROR
+                await self.send({"type": "websocket.close", "code": code})
+        elif "websocket.http.response" in self._scope.get("extensions", {}):
+            await _send_error(self._send_response, error)
+        else:
+            await self.send({"type": "websocket.close"})
+
+    async def _send_response(self, message: Mapping[str, Any]) -> None:
+        await self.send({**message, "type": f"websocket.{message['type']}"})
+
+
+async def _send_error(send: Send, error: HostError) -> None:
+    headers = [(b"content-type", b"application/json")]
+    headers += [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
+    if isinstance(error, _MethodNotAllowed | _UpgradeRequired):
+        headers += error.headers
+    await send_whole(send, error.status, json.dumps(error_body(error)).encode(), headers)
 
 
 async def _send_health(scope: Scope, send: Send, status: int, body: Mapping[str, Any]) -> None:

@@ -30,6 +30,10 @@ class LimitOptions(TypedDict, total=False):
     restart_backoff: float
     quarantine: float
     run_retention: float
+    max_attempts: int
+    transcript_retention: float
+    max_transcript: int
+    idempotency_window: float
     stall_warning: float
     stall_limit: float
 
@@ -39,7 +43,7 @@ class Limits:
     """What a runtime allows. All times are seconds, all sizes bytes.
 
     Attributes:
-        max_body: Longest request body, on every path; above it the answer is 413.
+        max_body: Longest request body, and longest WebSocket message, on every path; above it the answer is 413.
         max_running_turns: Turns that run the target at once, over all keys, shared fairly between them.
         turn_timeout: Longest run of the target for one turn.
         cancel_grace: How long a cancelled turn may clean up before it is abandoned.
@@ -56,6 +60,10 @@ class Limits:
         restart_backoff: Wait before the first restart; it doubles with each.
         quarantine: How long a key is in quarantine: its callers get 503, everybody else is served.
         run_retention: How long records of runs are kept.
+        max_attempts: How often a durable run is begun before it fails; a crash in the middle uses one up.
+        transcript_retention: How long the events of a run that has ended can be followed again.
+        max_transcript: Most bytes of events that are kept of one run.
+        idempotency_window: How long a repeat is known by its idempotency key; not shorter than `run_retention`.
         stall_warning: How long the target may block its thread before the watchdog speaks and `/readyz` fails.
         stall_limit: How long before the process is stopped.
     """
@@ -76,6 +84,10 @@ class Limits:
     restart_backoff: float = 0.1
     quarantine: float = 300.0
     run_retention: float = 30 * 86_400.0
+    max_attempts: int = 3
+    transcript_retention: float = 3_600.0
+    max_transcript: int = 16 * 1024 * 1024
+    idempotency_window: float = 35 * 86_400.0
     stall_warning: float = 5.0
     stall_limit: float = 120.0
 
@@ -84,6 +96,8 @@ class Limits:
             value = getattr(self, limit.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ValueError(f"{limit.name} must be a number above 0, not {value!r}")
+        if self.idempotency_window < self.run_retention:
+            raise ValueError("idempotency_window must not be shorter than run_retention")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Limits:

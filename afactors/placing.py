@@ -8,10 +8,20 @@ from afactors_channels import BadRequest, ChannelRequest, NotFound
 from afactors_store import MAX_KEY_BYTES, BadKey, Store, check_key
 
 from .history import Point
+from .runs import Reference
 
 
-async def place(store: Store, request: ChannelRequest, run_id: str) -> tuple[str, Point | None]:
-    """The key that a request belongs to, and where its session begins."""
+async def place(
+    store: Store, request: ChannelRequest, run_id: str, repeatable: str | None = None
+) -> tuple[str, Point | None]:
+    """The key that a request belongs to, and where its session begins.
+
+    Args:
+        store: Where points are found.
+        request: The request.
+        run_id: Names a thread that nothing else names.
+        repeatable: The name of its idempotency key: names a new thread, so that every repeat has the same key.
+    """
     session = request.session
     if session.after is not None and session.session_id is not None:
         raise BadRequest("Name a session or a point to continue from, not both.", field="session")
@@ -28,7 +38,7 @@ async def place(store: Store, request: ChannelRequest, run_id: str) -> tuple[str
         return key, Point(name, named=True)
     if session.isolation_key is not None and request.name is None:
         return _key(request, run_id), Point(session.isolation_key, named=True)
-    thread = request.name or run_id
+    thread = repeatable or request.name or run_id
     return _key(request, thread), Point(thread)
 
 
@@ -39,10 +49,11 @@ async def _continue(store: Store, request: ChannelRequest, after: str) -> tuple[
     except BadKey:
         found = None  # nothing that is called so can be there
     wanted = request.session.isolation_key
-    if found is not None:
+    point = Reference.decode(found.value).point if found is not None else None
+    if found is not None and point is not None:
         mine = found.key == wanted if wanted is not None else found.key.startswith(_threads(request.partition))
         if mine:
-            return found.key, Point.decode(found.value)
+            return found.key, Point.decode(point)
     raise NotFound("There is no such point to continue from.", field="session.after", code="point_not_found")
 
 

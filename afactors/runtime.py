@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
-import secrets
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import count
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
 import trio
-from agent_framework import AgentResponse
+from agent_framework import AgentResponse, CompactionStrategy, Message, apply_compaction
 
 from afactors_channels import (
     Channel,
     ChannelRequest,
-    Conflicting,
+    ChannelSession,
+    ContinuationToken,
     Endpoint,
+    HostedRun,
     HostedRunResult,
-    NotAllowed,
+    HostedSession,
+    OverlapPolicy,
     Overloaded,
+    Repeated,
     Route,
+    SessionEdit,
     StorageFull,
 )
 from afactors_store import LmdbStore, Store, StoreBroken, StoreStatistics
 
-from .bridge import Bridge, BridgeStatistics
-from .collector import rare_collections
+from .bridge import BridgeStatistics
+from .continuations import failure_of
 from .embedding import around
 from .http import Dispatcher
 from .limits import LimitOptions, Limits
+from .opening import Life, Plan, opened
 from .placing import place
+from .reception import AuthPolicy, Reception
 from .reports import DrainReport
 from .serve import serve
-from .supervision import ActorsStatistics, Supervisor
-from .target import Target, TargetSource, open_target
-from .turn import Turn, ancestry
+from .sessions import messages_at, read_session
+from .supervision import ActorsStatistics
+from .target import TargetSource
+from .turn import Turn, ancestry, stopping
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
@@ -50,12 +54,9 @@ logger = logging.getLogger("afactors.runtime")
 
 DEFAULT_STATE_DIR = ".afactors"
 
-Authorization: TypeAlias = Literal["allowed", "link_required", "denied"]
-AuthPolicy: TypeAlias = Callable[[ChannelRequest], Authorization | Awaitable[Authorization]]
-"""Decides about every request before anything else happens to it; open by default."""
+T = TypeVar("T")
 
-_HOUSEKEEPING_SECONDS = 60.0
-_EXPIRE_SLICE = 256
+_NOWHERE = ChannelSession()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +66,6 @@ class RuntimeStatistics:
     actors: ActorsStatistics
     store: StoreStatistics
     bridge: BridgeStatistics
-
-
-@dataclass(slots=True)
-class _Open:
-    """What exists only while the runtime is open."""
-
-    bridge: Bridge
-    target: Target
-    supervisor: Supervisor
-    hurry: trio.CancelScope
-    run_ids: Iterator[str]
 
 
 class Runtime:
@@ -89,6 +79,7 @@ class Runtime:
         store: Where state lives; `LmdbStore(".afactors")` by default.
         wait_lock: Seconds to wait for another process to give up the store.
         authorize: Decides about every request; see `AuthPolicy`.
+        overlap: What becomes of a message to a busy session, where neither its channel nor the request says.
         on_broken: Called once when the store or the target's thread is beyond help, with the reason; by default the
             process is asked to terminate (SIGTERM): serving without being able to remember is worse than being down.
         tune_gc: Whether the process's garbage collector is set to look for cycles less often while the runtime is open.
@@ -103,29 +94,25 @@ class Runtime:
         store: Store | None = None,
         wait_lock: float = 0.0,
         authorize: AuthPolicy | None = None,
+        overlap: OverlapPolicy = "enqueue",
         on_broken: Callable[[str], None] | None = None,
         tune_gc: bool = True,
         **limits: Unpack[LimitOptions],
     ) -> None:
         self.limits = Limits.of(limits)
         self.store: Store = store if store is not None else LmdbStore(DEFAULT_STATE_DIR)
-        self._source = target
-        self._channels = list(channels)
-        self._wait_lock = wait_lock
-        self._authorize = authorize
-        self._tune_gc = tune_gc
         self._on_broken = on_broken or _ask_to_terminate
-        self._open: _Open | None = None
+        self._life: Life | None = None
         self._stack: AsyncExitStack | None = None
-        self._draining = False
         self._broken: str | None = None
         self._report: DrainReport | None = None
-        contributions = [channel.contribute(self) for channel in self._channels]
-        names = [channel.name for channel in self._channels]
+        names = [channel.name for channel in channels]
         if len(set(names)) != len(names):
             raise ValueError(f"two channels have the same name: {sorted(names)}")
-        self._routes: list[Route] = [route for contribution in contributions for route in contribution.routes]
-        self._tasks = [contribution.task for contribution in contributions if contribution.task is not None]
+        contributions = {channel.name: channel.contribute(self) for channel in channels}
+        self._plan = Plan(
+            target, self.store, wait_lock, contributions, authorize, overlap, tune_gc, self.limits, self._break
+        )
 
     # -- open and close
 
@@ -153,55 +140,19 @@ class Runtime:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:
-        """Store, bridge, target, actors, channels: each inside the one before, and left in the other order."""
-        limits = self.limits
-        bridge = Bridge(
-            cancel_grace=limits.cancel_grace,
-            stall_warning=limits.stall_warning,
-            stall_limit=limits.stall_limit,
-            on_stall=self._break,
-            close_timeout=limits.drain_timeout,
-        )
-        self._draining, self._broken, self._report = False, None, None
-        # The collector is set last: what start-up made is there by then.
-        collector = rare_collections() if self._tune_gc else nullcontext()
-        async with self._whole_store(), bridge, open_target(bridge, self._source) as target:
-            with collector:
-                async with self._working(bridge, target):
-                    yield
-
-    @asynccontextmanager
-    async def _working(self, bridge: Bridge, target: Target) -> AsyncIterator[None]:
-        """Actors, and inside them whatever brings them letters."""
-        supervisor = Supervisor(self.store, target, self.limits, self._break)
-        async with trio.open_nursery() as actors:
-            await actors.start(supervisor.run)
-            async with trio.open_nursery() as services:
-                services.start_soon(self._housekeeping, supervisor)
-                for task in self._tasks:
-                    services.start_soon(task)
-                self._open = _Open(bridge, target, supervisor, trio.CancelScope(), run_ids())
-                try:
-                    yield
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await self.drain()
-                    self._open = None
-                    supervisor.end()
-                services.cancel_scope.cancel(reason="the runtime stops")
-
-    @asynccontextmanager
-    async def _whole_store(self) -> AsyncIterator[None]:
-        try:
-            async with self.store.open(wait_lock=self._wait_lock):
+        self._broken, self._report = None, None
+        async with opened(self._plan) as life, trio.open_nursery() as tasks:
+            self._life = life
+            for contribution in self._plan.channels.values():
+                if contribution.task is not None:
+                    tasks.start_soon(contribution.task)
+            try:
                 yield
-        except BaseExceptionGroup as group:
-            if (broken := group.subgroup(StoreBroken)) is not None:
-                self._break(f"the store failed: {_deepest(broken)}")
-            raise
-        except StoreBroken as exc:
-            self._break(f"the store failed: {exc}")
-            raise
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self.drain()
+                self._life = None
+            tasks.cancel_scope.cancel(reason="the runtime stops")
 
     def _break(self, reason: str) -> None:
         if self._broken is None:
@@ -214,43 +165,22 @@ class Runtime:
 
         Safe to call early (before an HTTP server is stopped) and again; the second call returns the same report.
         """
-        opened = self._open
-        if self._report is not None:
-            return self._report
-        if opened is None:
-            raise RuntimeError("this runtime is not open")
-        self._draining = True
-        started, ended_before = trio.current_time(), opened.supervisor.ended
-        grace = self.limits.cancel_grace + 1.0
-        with trio.CancelScope(deadline=started + self.limits.drain_timeout) as opened.hurry:
-            await opened.supervisor.quiet()
-        cancelled = opened.supervisor.cancel_all("draining")
-        with trio.move_on_after(grace) as late:
-            await opened.supervisor.quiet()
-        left = opened.supervisor.statistics()
-        self._report = DrainReport(
-            finished=max(0, opened.supervisor.ended - ended_before - cancelled),
-            cancelled=cancelled,
-            abandoned=left.running + left.waiting if late.cancelled_caught else 0,
-            seconds=trio.current_time() - started,
-        )
-        logger.info("%s", self._report)
+        if self._report is None:
+            self._report = await self._opened_now().drain()
         return self._report
+
+    async def stopping(self) -> None:
+        """Wait until the runtime is drained: whoever holds a connection open that is idle should close it."""
+        await self._opened_now().supervisor.stopping.wait()
 
     def hurry(self) -> None:
         """Shorten a drain that is under way: what still runs is cancelled now."""
-        if self._open is not None:
-            self._open.hurry.cancel(reason="asked to hurry")
+        if self._life is not None:
+            self._life.hurry()
 
-    async def _housekeeping(self, supervisor: Supervisor) -> None:
-        while True:
-            await trio.sleep(_HOUSEKEEPING_SECONDS)
-            try:
-                while await self.store.expire(time.time(), _EXPIRE_SLICE) == _EXPIRE_SLICE:
-                    await trio.lowlevel.checkpoint()
-            except StoreBroken as exc:
-                supervisor.give_up(exc)
-                raise
+    @property
+    def _draining(self) -> bool:
+        return self._life is not None and self._life.supervisor.draining
 
     def _store_full(self) -> bool:
         try:
@@ -261,11 +191,14 @@ class Runtime:
 
     # -- turns
 
-    async def ask(self, request: ChannelRequest) -> HostedRunResult[AgentResponse[Any]]:
+    async def ask(
+        self, request: ChannelRequest, *, protocol_request: Any = None
+    ) -> HostedRunResult[AgentResponse[Any]]:
         """Run one turn and wait for its commit.
 
         A caller that is cancelled cancels the turn, unless the request says `on_disconnect="finish"`. The target's own
-        code (a tool) may call this too, for another session than its own.
+        code (a tool) may call this too, for another session than its own. A repeat of an earlier request, by its
+        idempotency key, gets the first one's result.
 
         Raises:
             BadRequest: The request is at fault; a subclass says how.
@@ -274,70 +207,183 @@ class Runtime:
             StorageFull: There is no room for new work.
             TargetFailed: The turn ended without a result; its record says why and keeps the input.
         """
-        opened = self._opened_now()
-        if opened.bridge.inside:
-            return await opened.bridge.call_trio(self._ask, request)
-        return await self._ask(request)
+        return await self._in_trio(self._ask, request, protocol_request)
 
-    async def _ask(self, request: ChannelRequest) -> HostedRunResult[AgentResponse[Any]]:
+    async def _ask(self, request: ChannelRequest, protocol_request: Any) -> HostedRunResult[AgentResponse[Any]]:
         inside = ancestry.get()
-        async with self.turn(request) as turn, inside[-1].standing_aside(turn) if inside else nullcontext():
-            return await turn.outcome()
+        try:
+            async with (
+                self.turn(request, protocol_request=protocol_request) as turn,
+                inside[-1].standing_aside(turn) if inside else nullcontext(),
+            ):
+                return await turn.outcome()
+        except Repeated as repeated:
+            run = await self.get_continuation(repeated.token, wait=True)
+            if run.result is None:
+                raise failure_of(run) from None
+            return HostedRunResult(run.result, run.isolation_key, run.session_id, run.run_id)
 
     def stream(self, request: ChannelRequest) -> AbstractAsyncContextManager[Turn]:
         """`turn`, of a request that streams."""
         return self.turn(request.replace(stream=True))
 
     @asynccontextmanager
-    async def turn(self, request: ChannelRequest) -> AsyncIterator[Turn]:
+    async def turn(self, request: ChannelRequest, *, protocol_request: Any = None) -> AsyncIterator[Turn]:
         """Run one turn and follow it; one that streams, batch of updates by batch of updates.
 
         Leaving the block early cancels the turn, unless the request says `on_disconnect="finish"`. Entering it raises
         what `ask` raises before the turn begins; iterating raises the rest.
+
+        Raises:
+            Repeated: The request repeats an earlier one, by its idempotency key.
         """
-        turn = await self._accept(request)
+        turn = await self._accept(request, protocol_request)
         try:
             yield turn
         finally:
             turn.leave()
 
-    async def _accept(self, request: ChannelRequest) -> Turn:
+    async def submit(self, request: ChannelRequest, *, protocol_request: Any = None) -> ContinuationToken:
+        """Accept a request as a durable letter; it runs when its turn comes, in this process or the next.
+
+        The target's own code (a tool) may call this, too: then the letter goes with its turn's commit, and not at all
+        if that turn fails.
+
+        Returns:
+            The name of its run (the request's own name, if it has one); a repeat gets the first one's.
+
+        Raises:
+            HostError: What `ask` raises before a turn begins.
+        """
+        return await self._in_trio(self._submit, request, protocol_request)
+
+    async def _submit(self, request: ChannelRequest, protocol_request: Any) -> ContinuationToken:
+        inside = ancestry.get()
+        try:
+            reception = self._receiving()
+            turn = await reception.prepare(request, protocol_request, durable=True)
+            if inside and inside[-1].state == "running":
+                inside[-1].outgoing.append(turn)
+            else:
+                await (await reception.deliver(turn)).acceptance()
+        except Repeated as repeated:
+            return repeated.token
+        return ContinuationToken(turn.token or "")
+
+    async def _in_trio(self, call: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Make a call where the runtime lives, also from the target's own thread."""
+        bridge = self._opened_now().bridge
+        return await (bridge.call_trio(call, *args) if bridge.inside else call(*args))
+
+    async def _accept(
+        self, request: ChannelRequest, protocol_request: Any = None, *, edit: SessionEdit | None = None
+    ) -> Turn:
         """Put a request into its actor's mailbox, or refuse it."""
+        reception = self._receiving()
+        return await reception.deliver(await reception.prepare(request, protocol_request, edit=edit))
+
+    def _receiving(self) -> Reception:
+        """The door, if it is open."""
         opened = self._opened_now()
+        self._check_open()
+        return opened.reception
+
+    def _check_open(self) -> None:
         if self._draining:
-            raise Overloaded("The server is stopping.", code="draining", status=503, retry_after=5.0)
+            raise stopping()
         full = self._store_full()
         if self._broken is not None:
             raise Overloaded("The server is not serving.", code="unavailable", status=503, retry_after=5.0)
         if full:
             raise StorageFull("The server has no room to store new turns.")
-        await self._check_allowed(request)
-        opened.target.check(request)
-        run_id = next(opened.run_ids)
-        key, start = await place(self.store, request, run_id)
-        turn = Turn(request, run_id, key)
-        inside = ancestry.get() if start is not None and request.session.after is None else ()
-        if start is not None and inside and opened.supervisor.waits_in_a_circle(key, start.session_id, inside):
-            raise Conflicting("The turn would wait for itself.", code="would_deadlock")
-        opened.supervisor.deliver(key, turn, start)
-        return turn
 
-    async def _check_allowed(self, request: ChannelRequest) -> None:
-        if self._authorize is None:
-            return
-        decision = self._authorize(request)
-        if inspect.isawaitable(decision):
-            decision = await decision
-        if decision == "allowed":
-            return
-        logger.info("channel %s: a request was refused (%s)", request.channel, decision)
-        code = "link_required" if decision == "link_required" else "forbidden"
-        raise NotAllowed("You may not do this.", code=code, status=403)
+    # -- runs by name
 
-    def _opened_now(self) -> _Open:
-        if self._open is None:
+    async def get_continuation(self, token: str, *, partition: str | None = None, wait: bool = False) -> HostedRun:
+        """A run as it stands; with `wait`, once it has ended.
+
+        Args:
+            token: What `submit` returned, or the request's own name.
+            partition: Only if it belongs to this partition; None for any.
+            wait: Whether to wait for its end.
+
+        Raises:
+            NotFound: There is no such run. Its code is ``result_expired`` if there was one, and it completed.
+            Overloaded: It was to be waited for, and goes on in the next process.
+        """
+        return await self._opened_now().continuations.get(token, partition, wait=wait)
+
+    async def get_input(self, token: str, *, partition: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """The messages that a run was given, serialized: also of one that failed, to be run again."""
+        return await self._opened_now().continuations.input(token, partition)
+
+    async def cancel(self, token: str, *, partition: str | None = None) -> HostedRun:
+        """Cancel a run wherever it is; returns it as it ended. One that has ended stays as it is."""
+        return await self._opened_now().continuations.cancel(token, partition)
+
+    async def forget(self, token: str, *, partition: str | None = None) -> None:
+        """Remove a run's record, transcript and point; cancels it first if it has not ended."""
+        await self._opened_now().continuations.forget(token, partition)
+
+    def subscribe(
+        self, token: str, *, after: int | None = None, partition: str | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[bytes]]]:
+        """Follow a run's transcript, as its channel writes it: rows numbered above `after` (None: all), then live ones.
+
+        A row is given only once it is durable; a slow reader holds nobody up.
+
+        Raises:
+            NotFound: There is no such run, or its transcript is gone.
+            Restarted: While iterating: the run began again, and nothing that follows belongs to what came before.
+            Conflicting: While iterating: `transcript_too_long`.
+        """
+        return self._opened_now().continuations.subscribe(token, after, partition)
+
+    # -- sessions by name
+
+    async def get_session(self, request: ChannelRequest) -> HostedSession:
+        """The session that a request names.
+
+        Raises:
+            NotFound: There is none.
+        """
+        await self._opened_now().reception.authorize(request)
+        key, start = await place(self.store, request.replace(session_mode="auto"), "")
+        assert start is not None  # noqa: S101 - sessions are not disabled
+        return await read_session(self.store, key, start.session_id)
+
+    async def compact(self, request: ChannelRequest, strategy: CompactionStrategy) -> Sequence[Message]:
+        """What a request would tell the target, history first, as a strategy of the framework's shortens it.
+
+        Raises:
+            NotFound: It continues from something that is not there.
+        """
+        await self._receiving().authorize(request)
+        told: Sequence[Mapping[str, Any]] = ()
+        if request.session != _NOWHERE:
+            key, start = await place(self.store, request, "")
+            told = await messages_at(self.store, key, start) if start is not None else ()
+        messages = [Message.from_dict(dict(message)) for message in [*told, *request.input]]
+        compacted: list[Message] = await self._opened_now().bridge.run(apply_compaction, messages, strategy=strategy)
+        return compacted
+
+    async def edit_session(self, request: ChannelRequest, edit: SessionEdit) -> HostedSession:
+        """Change the session that a request names; returns it as it is then. It waits in line like a turn.
+
+        Raises:
+            NotFound: There is no such session, or no such message in it.
+            Conflicting: It is to be created, and exists.
+        """
+        turn = await self._accept(request.replace(overlap="enqueue", session_mode="auto"), edit=edit)
+        await turn.outcome()
+        if edit.delete:
+            return HostedSession(turn.session_id or "", 0.0)
+        return await read_session(self.store, turn.key, turn.session_id or "")
+
+    def _opened_now(self) -> Life:
+        if self._life is None:
             raise RuntimeError("this runtime is not open; use it inside `async with runtime`")
-        return self._open
+        return self._life
 
     # -- what others ask
 
@@ -349,7 +395,7 @@ class Runtime:
     @property
     def serving(self) -> bool:
         """Whether it is open and nothing is beyond help."""
-        return self._open is not None and self._broken is None
+        return self._life is not None and self._broken is None
 
     @property
     def broken(self) -> str | None:
@@ -359,13 +405,13 @@ class Runtime:
     def not_ready(self) -> list[str]:
         """Why it should get no traffic; empty if it should."""
         reasons = []
-        if self._open is None:
+        if self._life is None:
             reasons.append("not open")
-        elif not self._open.bridge.healthy:
+        elif not self._life.bridge.healthy:
             reasons.append("the agent blocks its thread")
         if self._draining:
             reasons.append("stopping")
-        full = self._open is not None and self._store_full()
+        full = self._life is not None and self._store_full()
         if self._broken is not None:
             reasons.append("broken")
         elif full:
@@ -384,7 +430,10 @@ class Runtime:
 
         Its lifespan opens and closes nothing; `init_app` and `serve` see to that.
         """
-        return Dispatcher(self, self._routes, self.limits.max_body, inner)
+        return Dispatcher(self, self._routes(), self.limits.max_body, inner)
+
+    def _routes(self) -> list[Route]:
+        return [route for contribution in self._plan.channels.values() for route in contribution.routes]
 
     def init_app(self, app: QuartTrio) -> None:
         """Embed in a Quart-Trio app: the runtime opens before the app's own start-up and closes after its shutdown.
@@ -407,22 +456,10 @@ class Runtime:
         return await serve(self, host, port, started=started, signals=signals)
 
 
-def run_ids() -> Iterator[str]:
-    """Ids of runs, in order: when the runtime was opened, 24 random bits, a number. They are unique, not secret."""
-    prefix = f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(3)}"
-    return (f"run_{prefix}{number:07x}" for number in count())
-
-
 def _is_cancellation(exc: BaseException) -> bool:
     if isinstance(exc, BaseExceptionGroup):
         return exc.subgroup(trio.Cancelled) is not None
     return isinstance(exc, trio.Cancelled)
-
-
-def _deepest(group: BaseException) -> BaseException:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group
 
 
 def _ask_to_terminate(_reason: str) -> None:

@@ -15,6 +15,7 @@ from hypercorn.config import Config
 from afactors_channels import Endpoint
 
 from .embedding import Opening
+from .limits import Limits
 from .reports import DrainReport
 from .worker import serving
 
@@ -28,6 +29,8 @@ class AddressUnavailable(Exception):
 
 class Servable(Opening, Protocol):
     """What is served: a runtime."""
+
+    limits: Limits
 
     def asgi(self) -> Endpoint:
         """Its ASGI callable."""
@@ -67,7 +70,7 @@ async def serve(
     """
     async with runtime:
         with listen(host, port) as listener:
-            async with serving(runtime.asgi(), listener, _config()):
+            async with serving(runtime.asgi(), listener, _config(runtime.limits)):
                 if started is not None:
                     started(base_url(listener))
                 try:
@@ -111,8 +114,10 @@ def base_url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _config() -> Config:
+def _config(limits: Limits) -> Config:
     config = Config()
+    # Beyond what the dispatcher refuses, so that it is refused in the protocol's own words.
+    config.websocket_max_message_size = 2 * limits.max_body
     config.keep_alive_timeout = _KEEP_ALIVE_SECONDS
     config.include_server_header = False
     config.errorlog = logging.getLogger("hypercorn.error")

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import contextvars
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 
 import trio
 
-from afactors_channels import Overloaded, TargetFailed
+from afactors_channels import ChannelContribution, OverlapPolicy, Overloaded, TargetFailed
 from afactors_store import Store, StoreBroken
 
 from .actor import Actor
 from .history import Point
+from .journal import restarted
 from .limits import FairSlots, Limits
+from .runs import Record, Reference, idempotency_name
 from .target import Target
-from .turn import Turn
+from .turn import Turn, stopping
 
 logger = logging.getLogger("afactors.supervisor")
 
@@ -58,10 +61,29 @@ class ActorsStatistics:
 class Supervisor:
     """Owner of all live actors. Made by the runtime only."""
 
-    def __init__(self, store: Store, target: Target, limits: Limits, on_broken: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        target: Target,
+        limits: Limits,
+        channels: Mapping[str, ChannelContribution],
+        on_broken: Callable[[str], None],
+    ) -> None:
         self.store = store
         self.target = target
         self.limits = limits
+        self.channels = channels
+        self.suspects = FairSlots(1)
+        self.turns: dict[str, Turn] = {}
+        """Turns that have not ended, by token."""
+        self.repeatable: dict[str, Turn] = {}
+        """Turns that have not ended, by the name of their idempotency key."""
+        self.draining = False
+        self.stopping = trio.Event()
+        """Set once it is drained."""
+        self._unclean = not store.left_cleanly
+        self._here: set[str] = set()  # runs that this process accepted and that have not ended
+        self._crashed: dict[str, str | None] = {}  # of these, what a crash took along; why it had been cancelled
         self._on_broken = on_broken
         self.slots = FairSlots(limits.max_running_turns)
         # Kept here and not as deadlines of trio's: those stay behind in its heap for long, and pin memory there.
@@ -73,9 +95,10 @@ class Supervisor:
         self._life = trio.CancelScope(shield=True)
         self._quiet = trio.Event()
         self._quiet.set()
+        self._room = trio.Event()
         self._started = self._passivated = self._restarts = 0
-        self.ended = 0
-        """Turns that ended since the start, however they did."""
+        self.ended: Counter[str] = Counter()
+        """Turns that ended since the start: finished, cancelled by the stop, or put back by it."""
 
     def statistics(self) -> ActorsStatistics:
         """All actors in figures, now."""
@@ -92,18 +115,94 @@ class Supervisor:
             quarantined=tuple(sorted(self._quarantined)),
         )
 
-    def deliver(self, key: str, turn: Turn, start: Point | None) -> None:
+    def deliver(self, turn: Turn, start: Point | None, overlap: OverlapPolicy = "enqueue") -> None:
         """Put a letter into the mailbox of its actor, which is started if need be.
 
         Raises:
             Overloaded: The mailbox is full, there are too many actors, or the key is in quarantine.
+            Conflicting: The session is busy, and the policy says that nobody waits.
         """
-        actor = self._actors.get(key) or self._start(key)
-        self._idle.pop(key, None)
+        actor = self._actors.get(turn.key) or self._start(turn.key)
+        self._idle.pop(turn.key, None)
         try:
-            actor.deliver(turn, start)
+            actor.deliver(turn, start, overlap)
+            self._here.add(turn.run_id)
+            self._register(turn)
         finally:
             self._note(actor)
+
+    @asynccontextmanager
+    async def _awake(self, key: str) -> AsyncIterator[Actor]:
+        """An actor, started if need be, and not passivated meanwhile."""
+        actor = self._actors.get(key) or self._start(key)
+        self._idle.pop(key, None)
+        actor.visitors += 1
+        self._note(actor)
+        try:
+            yield actor
+        finally:
+            actor.visitors -= 1
+            self._note(actor)
+
+    async def wake(self, key: str) -> None:
+        """Have an actor take up the letters that the store has for its key."""
+        async with self._awake(key) as actor:
+            await actor.ready()
+
+    def collect_soon(self, turn: Turn) -> None:
+        """A turn was accepted by another one's commit: its actor is to take it up."""
+        self._here.add(turn.run_id)
+        if self._nursery is not None and not self.draining:
+            contextvars.Context().run(self._nursery.start_soon, self._collect, turn)
+
+    async def _collect(self, turn: Turn) -> None:
+        try:
+            await self.room()
+            await self.collect(turn.key, turn.run_id)
+        except Overloaded as exc:
+            logger.error("a letter is left waiting until the next start: %s", exc.message)
+
+    async def collect(self, key: str, run_id: str) -> None:
+        """Have an actor take up a letter that the store has for its key, if it has not.
+
+        Raises:
+            Overloaded: The runtime is stopping, there are too many actors, or the key is in quarantine.
+        """
+        if self.draining:
+            raise stopping()
+        async with self._awake(key) as actor:
+            await actor.collect(run_id)
+
+    async def forget(self, key: str, token: str, reference: Reference, stored: Record | None) -> None:
+        """Have an actor delete a run."""
+        async with self._awake(key) as actor:
+            await actor.forget(token, reference, stored)
+
+    async def room(self) -> None:
+        """Wait until letters that were left behind can be taken up, and new ones still find room."""
+        while len(self._actors) - len(self._idle) >= self.limits.max_live_actors // 2:
+            self._room = trio.Event()
+            await self._room.wait()
+
+    def _register(self, turn: Turn) -> None:
+        if turn.token is not None:
+            self.turns[turn.token] = turn
+        if turn.idempotency is not None:
+            self.repeatable[turn.idempotency] = turn
+
+    def turn_recovered(self, turn: Turn) -> None:
+        """A letter was found in the store; it can be followed like any other."""
+        turn.idempotency = idempotency_name(self.store.secret, turn.request)
+        self._here.add(turn.run_id)
+        self._register(turn)
+
+    def suspicious(self, run_id: str) -> bool:
+        """Whether a letter may have been running when its actor, or the process before this one, crashed."""
+        return run_id in self._crashed or (self._unclean and run_id not in self._here)
+
+    def given_up(self, run_id: str) -> str | None:
+        """Why a turn had been cancelled when its actor crashed; None if it had not."""
+        return self._crashed.get(run_id)
 
     def waits_in_a_circle(self, key: str, session_id: str, inside: Collection[Turn]) -> bool:
         """Whether a turn of that session could begin only after one of those that would be waiting for it."""
@@ -124,10 +223,27 @@ class Supervisor:
         actor = self._actors.get(key)
         return actor.running_in(session_id) if actor is not None else None
 
-    def turn_ended(self, actor: Actor) -> None:
+    def turn_ended(self, actor: Actor, turn: Turn) -> None:
         """Count an end, and note whether the actor has become idle."""
-        self.ended += 1
+        self.ended[_fate(turn)] += 1
+        self._here.discard(turn.run_id)
+        self._crashed.pop(turn.run_id, None)
+        for registry, name in ((self.turns, turn.token), (self.repeatable, turn.idempotency)):
+            if name is not None and registry.get(name) is turn:
+                del registry[name]
+        self._room.set()
         self._note(actor)
+
+    def turn_crashed(self, turn: Turn) -> None:
+        """An actor's crash took a durable turn along; its letter is still there."""
+        self._crashed[turn.run_id] = turn.cancel_reason
+
+    def drain(self) -> None:
+        """Begin no durable letter any more, and leave those that wait to the next process."""
+        self.draining = True
+        self.stopping.set()
+        for actor in list(self._actors.values()):
+            actor.put_back_waiting()
 
     def _note(self, actor: Actor) -> None:
         if actor.idle and self._actors.get(actor.key) is actor:
@@ -145,9 +261,9 @@ class Supervisor:
         while not self._quiet.is_set():
             await self._quiet.wait()
 
-    def cancel_all(self, reason: str) -> int:
-        """Cancel every turn; returns how many were not past their commit."""
-        return sum(actor.cancel_all(reason) for actor in list(self._actors.values()))
+    def cancel_all(self, reason: str) -> list[Turn]:
+        """Cancel every turn; returns those that were not past their commit."""
+        return [turn for actor in list(self._actors.values()) for turn in actor.cancel_all(reason)]
 
     def end(self) -> None:
         """End the supervisor's life, and with it every actor's."""
@@ -170,7 +286,7 @@ class Supervisor:
 
     def _start(self, key: str) -> Actor:
         if self._nursery is None:
-            raise Overloaded("The server is stopping.", code="draining", status=503, retry_after=5.0)
+            raise stopping()
         if (until := self._quarantined.get(key)) is not None:
             if until > trio.current_time():
                 raise _out_of_order(until - trio.current_time())
@@ -196,7 +312,7 @@ class Supervisor:
                 logger.exception("actor %s crashed", _label(actor.key))
             else:
                 return
-            actor.fail_running(TargetFailed("The server failed to process this turn."))
+            actor.fail_running(TargetFailed("The server failed to process this turn."), restarted())
             now = trio.current_time()
             crashes.append(now)
             while now - crashes[0] > self.limits.restart_window:
@@ -251,6 +367,12 @@ class Supervisor:
         self._actors.pop(key).stop()
         self._passivated += 1
         return True
+
+
+def _fate(turn: Turn) -> str:
+    if turn.cancel_reason != "draining" and turn.state != "queued":
+        return "finished"
+    return "put back" if turn.durable else "cancelled"
 
 
 def _out_of_order(seconds: float) -> Overloaded:

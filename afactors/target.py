@@ -14,6 +14,8 @@ from agent_framework import (
     AgentSession,
     BaseAgent,
     FunctionTool,
+    HistoryProvider,
+    InMemoryHistoryProvider,
     Message,
     SupportsAgentRun,
     Workflow,
@@ -45,6 +47,11 @@ class Target:
         self._accepted = _accepted_arguments(agent)
         self._own_tools = _tool_names(agent)
         self._plain_sessions = getattr(type(agent), "create_session", None) is BaseAgent.create_session
+
+    @property
+    def agent(self) -> SupportsAgentRun:
+        """The agent itself, for hooks that look at it; it runs in the bridge's thread only."""
+        return self._agent
 
     @property
     def name(self) -> str:
@@ -82,6 +89,10 @@ class Target:
         return self._bridge.stream(
             self._agent.run, input_messages(turn), stream=True, session=session, **self._arguments(turn.request)
         )
+
+    async def remember(self, session: AgentSession, messages: Sequence[Message]) -> None:
+        """Add messages to a session's history as if they had been said: where the agent itself would keep them."""
+        await self._bridge.run(_remember, getattr(self._agent, "context_providers", ()), session, messages)
 
     def _arguments(self, request: ChannelRequest) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -157,14 +168,23 @@ def _tool_names(agent: SupportsAgentRun) -> frozenset[str]:
 
 
 def input_messages(turn: Turn) -> list[Message]:
-    """The turn's input, each message with an id.
+    """The turn's input, each message with an id; noted in the turn, so that they are found again in the history.
 
     The framework's history drops input that looks like a replay of what it holds. Without ids that is decided by
     contents, and a user who says the same thing twice (and is answered the same) would lose a turn.
     """
     messages = [Message.from_dict(dict(message)) for message in turn.request.input]
     identify(messages, f"{turn.run_id}:")
+    turn.messages = messages
     return messages
+
+
+async def _remember(providers: Sequence[Any], session: AgentSession, messages: Sequence[Message]) -> None:
+    # Runs in the asyncio thread, where the agent's providers live.
+    loading = [one for one in providers if isinstance(one, HistoryProvider) and one.load_messages]
+    for provider in loading or [InMemoryHistoryProvider()]:
+        state = session.state.setdefault(provider.source_id, {})
+        await provider.save_messages(session.session_id, messages, state=state)
 
 
 def _declaration(tool: Mapping[str, Any]) -> FunctionTool:

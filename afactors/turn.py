@@ -6,17 +6,31 @@ import contextvars
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import trio
-from agent_framework import AgentResponse, AgentResponseUpdate
+from agent_framework import AgentResponseUpdate, Message
 
-from afactors_channels import ChannelRequest, HostedRunResult, HostError, TargetFailed
+from afactors_channels import (
+    ChannelRequest,
+    ContinuationToken,
+    HostedRun,
+    HostedRunResult,
+    HostError,
+    IsolationKeys,
+    Overloaded,
+    RunState,
+    SessionEdit,
+    TargetFailed,
+)
 
 from .history import Point
+from .journal import Journal
 
-TurnState: TypeAlias = Literal["queued", "running", "committing", "completed", "failed", "cancelled"]
-"""queued → running → committing → completed; queued or running → cancelled; running or committing → failed.
+TurnState: TypeAlias = Literal["accepting", "queued", "running", "committing"] | RunState
+"""accepting → queued → running → committing → completed or incomplete; accepting, queued or running → cancelled;
+running or committing → failed. Only a durable letter has to be accepted: it is being written.
 
 From `committing` on, a turn can no longer be cancelled: the commit is with the writer.
 """
@@ -25,10 +39,27 @@ ancestry: contextvars.ContextVar[tuple[Turn, ...]] = contextvars.ContextVar("afa
 """Every turn that the present code runs inside of, the outermost first."""
 
 _BUFFERED_BATCHES = 16  # a reader that is further behind holds its own turn up
+_CUT_OFF = frozenset({"length", "content_filter"})  # finish reasons of a model that was not done
+
+
+def get_current_request() -> ChannelRequest | None:
+    """The request whose turn the calling code (an agent's, a tool's) runs in; None outside of turns."""
+    inside = ancestry.get()
+    return inside[-1].request if inside else None
+
+
+def get_current_isolation_keys() -> IsolationKeys | None:
+    """Who a trusted platform said that the present turn is for; None if it did not, and outside of turns."""
+    request = get_current_request()
+    return request.isolation if request is not None else None
 
 
 class TurnOwner(Protocol):
     """What a turn asks of its actor."""
+
+    def withdraw(self, turn: Turn) -> None:
+        """The turn was cancelled before it began."""
+        ...
 
     def stand_aside(self, turn: Turn) -> None:
         """The turn does not run for a while."""
@@ -38,34 +69,82 @@ class TurnOwner(Protocol):
         """The turn goes on; waits for a slot."""
         ...
 
+    def flush_soon(self, turn: Turn) -> None:
+        """Somebody follows the turn: its transcript should be logged."""
+        ...
+
 
 class Turn:
-    """A letter on its way through an actor. Made by the runtime only."""
+    """A letter on its way through an actor. Made by the runtime only.
 
-    def __init__(self, request: ChannelRequest, run_id: str, key: str) -> None:
+    Attributes:
+        request: What was asked.
+        key: The actor's isolation key.
+        run_id: Name of its record, and of its letter.
+        durable: Whether its letter is committed on acceptance.
+        token: Its global name, if it has one.
+        idempotency: The global name of its idempotency key, if it has one.
+        created: When it was accepted, in seconds since the epoch.
+        attempt: Which attempt at it this is.
+        outgoing: Turns that its code submitted: they are accepted by its commit.
+        packed: Its request, as its letter has it.
+        suspect: Whether the attempt before may have ended the process: this one is counted before it runs.
+        leftover: The log of an attempt that is over, to be dropped.
+        edit: What it does to its session, instead of running the target.
+        journal: Its transcript, if the channel writes one.
+        interrupts: Turns that it has cancelled; it is accepted after their end.
+        messages: Its input as the target got it.
+        completed_at: When it completed, in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        request: ChannelRequest,
+        run_id: str,
+        key: str,
+        *,
+        durable: bool = False,
+        created: float | None = None,
+        edit: SessionEdit | None = None,
+    ) -> None:
         self.request = request
         self.key = key
         self.run_id = run_id
+        self.durable = durable
+        self.token = request.name
+        self.idempotency: str | None = None
         self.session_id: str | None = None
         self.start: Point | None = None
-        self.state: TurnState = "queued"
-        self.created = time.time()
+        self.state: TurnState = "accepting" if durable else "queued"
+        self.created = time.time() if created is None else created
+        self.attempt = 1
+        self.outgoing: list[Turn] = []
+        self.packed = b""
+        self.suspect = False
+        self.leftover: int | None = None
+        self.edit = edit
+        self.journal: Journal | None = None
+        self.interrupts: Sequence[Turn] = ()
+        self.messages: Sequence[Message] = ()
+        self.completed_at: float | None = None
         self.scope = trio.CancelScope()
         self.cancel_reason: str | None = None
-        self.withdraw: Callable[[Turn], None] = _nowhere  # its actor takes it out of the mailbox
         # The turn runs in its caller's context, so that trace spans nest and a call to one's own session is seen.
         self.context = contextvars.copy_context()
         self.owner: TurnOwner | None = None
         self.has_slot = False
         self.waits_for: set[Turn] = set()  # turns that its own code waits for
+        self._followers = 0
+        self._abandoned = False
+        self._accepted = trio.Event()
+        if not durable:
+            self._accepted.set()
         self._ended = trio.Event()
         self._at_end: list[Callable[[], object]] = []
-        self._result: HostedRunResult[AgentResponse[Any]] | None = None
+        self._result: HostedRunResult[Any] | None = None
         self._error: HostError | None = None
         self._publisher: trio.MemorySendChannel[Sequence[AgentResponseUpdate]] | None = None
         self._reader: trio.MemoryReceiveChannel[Sequence[AgentResponseUpdate]] | None = None
-        if request.stream:
-            self._publisher, self._reader = trio.open_memory_channel[Sequence[AgentResponseUpdate]](_BUFFERED_BATCHES)
 
     @property
     def ended(self) -> bool:
@@ -73,37 +152,91 @@ class Turn:
         return self._ended.is_set()
 
     @property
+    def begun(self) -> bool:
+        """Whether it has left the mailbox."""
+        return self.state not in ("accepting", "queued")
+
+    @property
     def failure(self) -> Literal["failed", "cancelled"]:
         """What it is called when it ends without a result: whoever takes too long has failed."""
         return "cancelled" if self.cancel_reason not in (None, "timeout") else "failed"
 
+    def watched(self) -> Turn:
+        """Have it hand its updates to an iterator; before it is delivered."""
+        if self.request.stream and self.journal is None:
+            self._publisher, self._reader = trio.open_memory_channel[Sequence[AgentResponseUpdate]](_BUFFERED_BATCHES)
+        return self
+
     def cancel(self, reason: str) -> bool:
         """Ask the turn to stop; False if it is too late for that."""
-        if self.state not in ("queued", "running"):
+        if self.state not in ("accepting", "queued", "running"):
             return False
         if self.cancel_reason is None:
             self.cancel_reason = reason
             self.scope.cancel(reason=reason)
-            if self.state == "queued":
-                self.withdraw(self)
+            if self.state == "queued" and self.owner is not None:
+                self.owner.withdraw(self)
         return True
+
+    def begin(self) -> None:
+        """It leaves the mailbox."""
+        self.state = "running"
 
     async def publish(self, updates: Sequence[AgentResponseUpdate]) -> None:
         """Hand updates to the reader, if there is one; waits for a reader that is far behind."""
-        if self._publisher is None:
-            return
-        try:
-            await self._publisher.send(updates)
-        except trio.BrokenResourceError:
-            self._publisher = None  # the reader left, and the turn is to finish all the same
+        if self.journal is not None:
+            self.journal.fed(updates)
+            await self.journal.room()
+        elif self._publisher is not None:
+            try:
+                await self._publisher.send(updates)
+            except trio.BrokenResourceError:
+                self._publisher = None  # the reader left, and the turn is to finish all the same
 
-    def settle(self, outcome: HostedRunResult[AgentResponse[Any]] | HostError) -> None:
+    def accepted(self) -> None:
+        """Its letter is durable."""
+        self.state = "queued"
+        self._accepted.set()
+
+    async def acceptance(self) -> None:
+        """Wait until its letter is durable.
+
+        Raises:
+            HostError: It was refused after all.
+        """
+        await self._accepted.wait()
+        if self._error is not None and self.state == "accepting":
+            raise self._error
+
+    def refuse(self, error: HostError) -> None:
+        """Its letter was not written: there is no such turn."""
+        self._error = error
+        self._accepted.set()
+        self._end()
+
+    def settle(self, outcome: HostedRunResult[Any] | HostError) -> None:
         """End the turn, once its record is durable."""
         if isinstance(outcome, HostedRunResult):
-            self._result, self.state = outcome, "completed"
+            self._result, self.state = outcome, state_of(outcome)
         else:
             self._error = outcome
             self.state = self.failure
+            if self.journal is not None:
+                self.journal.failed(self.state, outcome.code, outcome.message)
+        if self.journal is not None:
+            self.journal.settled()
+        self._accepted.set()
+        self._end()
+
+    def put_back(self, why: HostError, followers: Exception | None) -> None:
+        """The attempt is over, and its letter still there: it will be run again, as another turn."""
+        self._error = why
+        if self.journal is not None:
+            self.journal.lost(followers)
+        self._accepted.set()
+        self._end()
+
+    def _end(self) -> None:
         self._ended.set()
         for call in self._at_end:
             call()
@@ -131,7 +264,11 @@ class Turn:
             if not self.waits_for:
                 await self.owner.step_back(self)
 
-    async def outcome(self) -> HostedRunResult[AgentResponse[Any]]:
+    async def end(self) -> None:
+        """Wait for the end, whatever it is."""
+        await self._ended.wait()
+
+    async def outcome(self) -> HostedRunResult[Any]:
         """Wait for the end.
 
         Raises:
@@ -141,7 +278,7 @@ class Turn:
         return self.result
 
     @property
-    def result(self) -> HostedRunResult[AgentResponse[Any]]:
+    def result(self) -> HostedRunResult[Any]:
         """The committed result.
 
         Raises:
@@ -153,6 +290,50 @@ class Turn:
         if self._result is None:
             raise RuntimeError("the turn has not ended")
         return self._result
+
+    @property
+    def run(self) -> HostedRun:
+        """Its run, as its record has it; only after the turn has completed.
+
+        Raises:
+            HostError: It did not complete, and will not.
+        """
+        result = self.result
+        return replace(self.standing, state=state_of(result), ended=self.completed_at, result=result.result)
+
+    @property
+    def standing(self) -> HostedRun:
+        """Its run, while it has not ended."""
+        request = self.request
+        return HostedRun(
+            token=ContinuationToken(self.token or ""),
+            run_id=self.run_id,
+            isolation_key=self.key,
+            session_id=self.session_id,
+            state="running" if self.begun else "queued",
+            created=self.created,
+            attempt=self.attempt,
+            durable=self.durable,
+            retrievable=request.retrievable,
+            streamed=self.journal is not None and self.journal.place is not None,
+            presentation=request.presentation,
+            metadata=request.metadata,
+        )
+
+    @property
+    def error(self) -> HostError | None:
+        """What became of it instead of a result."""
+        return self._error
+
+    def rows(self) -> AsyncIterator[Sequence[bytes]]:
+        """Batches of transcript rows, as they come.
+
+        Raises:
+            RuntimeError: Its channel writes no transcript.
+        """
+        if self.journal is None:
+            raise RuntimeError("this turn has no transcript")
+        return self.journal.provisional()
 
     def __aiter__(self) -> Self:
         if self._reader is None:
@@ -171,12 +352,34 @@ class Turn:
         """The caller goes away: by the request's `on_disconnect`, the turn is cancelled or goes on unseen."""
         if self._reader is not None:
             self._reader.close()
-        if not self.ended and self.request.on_disconnect == "cancel":
+        if self.journal is not None:
+            self.journal.leave()
+        self._abandoned = not self.durable and self.request.on_disconnect == "cancel"
+        self._cancel_if_abandoned()
+
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """While somebody else waits for its end: its caller's leaving does not cancel it."""
+        self._followers += 1
+        try:
+            yield
+        finally:
+            self._followers -= 1
+            self._cancel_if_abandoned()
+
+    def _cancel_if_abandoned(self) -> None:
+        if self._abandoned and not self._followers and not self.ended:
             self.cancel("disconnected")
 
 
-def _nowhere(_turn: Turn) -> None:
-    """A turn that no mailbox holds yet."""
+def state_of(result: HostedRunResult[Any]) -> RunState:
+    """Whether a committed result is whole."""
+    return "incomplete" if getattr(result.result, "finish_reason", None) in _CUT_OFF else "completed"
+
+
+def stopping() -> Overloaded:
+    """For whoever wants something of a runtime that is being drained."""
+    return Overloaded("The server is stopping.", code="draining", status=503, retry_after=5.0)
 
 
 def cancelled_error(reason: str) -> HostError:
@@ -185,4 +388,6 @@ def cancelled_error(reason: str) -> HostError:
         return TargetFailed("The server is stopping; the turn was not completed.", code="draining", status=503)
     if reason == "timeout":
         return TargetFailed("The agent did not answer in time.", code="timeout", status=504)
+    if reason == "interrupted":
+        return TargetFailed("Another message took this one's place.", code="interrupted", status=409)
     return TargetFailed("The turn was cancelled.", code="cancelled", status=409)

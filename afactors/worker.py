@@ -10,17 +10,18 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
-from hypercorn.trio.task_group import TaskGroup
+from hypercorn.protocol.ws_stream import WebsocketBuffer, WSStream
+from hypercorn.trio.task_group import TaskGroup, _handle
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -124,6 +125,7 @@ class _Connection(TCPServer):
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._between_requests = True
+        self._closing = False  # once everything is sent
         self._drained: trio.Event | None = None  # set while a task waits for the socket to take more
 
     async def run(self) -> None:
@@ -137,7 +139,7 @@ class _Connection(TCPServer):
 
     async def _serve(self, client: tuple[str, int] | None, server: tuple[str, int] | None) -> None:
         try:
-            async with TaskGroup() as self._task_group:
+            async with _Tasks() as self._task_group:
                 self.protocol = ProtocolWrapper(
                     self.app,
                     self.config,
@@ -180,9 +182,10 @@ class _Connection(TCPServer):
                 self._worker.idle.pop(self, None)
         elif isinstance(event, Closed):
             self.flush()
-            while self._drained is not None:
-                await self._drained.wait()
-            await super().protocol_send(event)
+            # An app whose client is said to have left is cancelled: the rest is not for it to wait for.
+            self._closing = self._drained is not None
+            if not self._closing:
+                await super().protocol_send(event)
 
     def flush(self) -> None:
         """Send what is pending, as far as the socket takes it at once; a task sends the rest."""
@@ -227,6 +230,8 @@ class _Connection(TCPServer):
                 self._pending_bytes = 0
             drained, self._drained = self._drained, None
             drained.set()
+        if self._closing:
+            await super().protocol_send(Closed())
         await self._worker.note(self)
 
     @property
@@ -244,6 +249,57 @@ class _Connection(TCPServer):
             if not data:
                 break
         await self.protocol.handle(Closed())
+
+
+class _Tasks(TaskGroup):
+    """One connection's tasks. An app that does not read holds up neither its connection's reader nor its end."""
+
+    async def spawn_app(self, app: Any, config: Config, scope: Any, send: Any) -> Callable[[Any], Awaitable[None]]:
+        """Start an app; returns what takes its events."""
+        put_in, take_out = trio.open_memory_channel[Any](config.max_app_queue_size)
+        disconnect: Any = None
+        stream = getattr(send, "__self__", None)
+        if isinstance(stream, WSStream):
+            stream.buffer = _Buffer(config.websocket_max_message_size)
+            stream.handshake.extensions = None  # what is compressed can only be measured once it is in memory
+
+        async def put(event: Any) -> None:
+            nonlocal disconnect
+            if event["type"].endswith(".disconnect"):
+                disconnect = event
+                put_in.close()
+                return
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await put_in.send(event)
+
+        async def receive() -> Any:
+            try:
+                return await take_out.receive()
+            except trio.EndOfChannel:
+                return disconnect
+
+        async def run(*arguments: Any) -> None:
+            with take_out:
+                await app(*arguments)
+
+        assert self._nursery is not None  # noqa: S101 - it is open
+        self._nursery.start_soon(
+            _handle, cast(Any, run), config, scope, receive, send, trio.to_thread.run_sync, trio.from_thread.run
+        )
+        return put
+
+
+class _Buffer(WebsocketBuffer):
+    """A websocket's message as it comes in. Of one that is too big no more is kept, and the app is told of its end."""
+
+    def extend(self, event: Any) -> None:
+        if self.length <= self.max_length:
+            super().extend(event)  # raises when it passes the limit: then the client is told, once
+
+    def to_message(self) -> dict[str, Any]:
+        if self.length > self.max_length:
+            return {"type": "websocket.disconnect", "code": 1009}
+        return dict(super().to_message())
 
 
 @contextmanager

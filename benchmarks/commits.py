@@ -119,8 +119,9 @@ async def _commit_often(store: Store, model: Commit, key: str, times: int) -> No
     claim = await store.claim(key)
     log = secrets.randbits(64)
     rows = [row for append in model.append for row in append.rows]
-    body = model.run.body if model.run is not None else b""
+    body = b"".join(run.body for run in model.runs)
     for number in range(times):
         run = RunRecord(f"run_{number:08}{secrets.token_hex(10)}", body, time.time() + 86_400)
         append = [Append(log, number * len(rows), rows)]
-        await store.commit(claim, replace(model, append=append, run=run, drop_logs=(), names={}))
+        fresh = replace(model, append=append, runs=[run], drop_logs=(), names={}, consume=(), letters=())
+        await store.commit(claim, fresh)

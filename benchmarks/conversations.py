@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from .background import background_turns
 from .burst import connection_burst
 from .commits import group_commit
 from .history import late_turns
@@ -26,29 +27,37 @@ from .plan import Plan, Scenario
 from .processes import ProcessFailed
 from .report import Figure, Progress, as_json, as_table
 from .rounds import TookTooLong
+from .stored_runs import fetched_runs
+from .streams import event_log, first_token
 
 SCENARIOS: Mapping[str, tuple[Scenario, str]] = {
     "json": (json_turns, "over HTTP, replies in one piece; compared with bare quart-trio"),
     "sse": (sse_turns, "over HTTP, replies as events, all chunks at once; compared with bare quart-trio"),
     "sse-spaced": (spaced_sse_turns, "the same, with time between the chunks"),
+    "first-token": (first_token, "over HTTP, the first text of a stream; compared with the agent alone"),
+    "event-log": (event_log, "over HTTP, streams whose events are logged; compared with streams that are not"),
+    "runs": (fetched_runs, "over HTTP, one of 10,000 stored runs by its id; compared with /healthz"),
     "ask": (asked_turns, "in process, Runtime.ask; compared with the agent alone"),
     "stream": (streamed_turns, "in process, Runtime.stream, all chunks at once; compared with the agent alone"),
     "stream-spaced": (spaced_turns, "the same, with time between the chunks"),
+    "background": (background_turns, "in process, from submission to end; compared with turns that are waited for"),
     "group-commit": (group_commit, "many callers at once against one alone: commits, and whole turns"),
     "history": (late_turns, "turn 1,000 against turn 10, without the agent's own time"),
     "memory": (memory, "what 20,000 visited conversations leave behind, and what an idle one takes"),
     "burst": (connection_burst, "1,000 connections at the same moment; compared with bare quart-trio"),
 }
 
-QUICK = Plan(conversations=20, turns=3, rounds=2, history=200, visited=2000, burst=200)
+QUICK = Plan(conversations=20, turns=3, rounds=2, history=200, visited=2000, burst=200, runs=500)
+
+_COUNTS = ("conversations", "turns", "rounds", "chunks", "history", "visited", "runs", "burst")
 
 _FAILURES = (WrongAnswer, ProcessFailed, TookTooLong, trio.TooSlowError, OSError)
 
 _DESCRIPTION = """\
 Measure what hosting conversations costs, and compare it with what it must cost.
 
-  python -m benchmarks.conversations                       everything (about ten minutes)
-  python -m benchmarks.conversations --quick               everything, smaller (about one minute)
+  python -m benchmarks.conversations                       everything (a quarter of an hour)
+  python -m benchmarks.conversations --quick               everything, smaller (about two minutes)
   python -m benchmarks.conversations --scenario json -c 1000
   python -m benchmarks.conversations --json > figures.json
 
@@ -108,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--chunks", what="chunks of a streamed reply")
     add("--history", what="the turn that is compared with turn 10")
     add("--visited", what="conversations that the memory scenario visits")
+    add("--runs", what="runs that the runs scenario stores")
     add("--burst", what="connections that the burst scenario opens")
     parser.add_argument(
         "--spacing",
@@ -139,7 +149,7 @@ def _add_count(parser: argparse.ArgumentParser, whole: Plan, *names: str, what: 
 
 
 def _plan(given: argparse.Namespace) -> Plan:
-    names = ("conversations", "turns", "rounds", "chunks", "history", "visited", "burst", "spacing", "state_dir")
+    names = (*_COUNTS, "spacing", "state_dir")
     values: dict[str, Any] = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     return replace(QUICK if given.quick else Plan(), **values)
 

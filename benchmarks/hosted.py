@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import trio
-from agent_framework import Agent
+from agent_framework import Agent, AgentResponse
 
 from afactors import ChannelRequest, ChannelSession, Runtime
+from afactors_channels import Channel
 from afactors_store import Claim, Commit, Committed, LmdbStore
 
 from .agents import WORDS, mark
@@ -39,21 +40,22 @@ class WatchedStore(LmdbStore):
 
 
 def payload_bytes(commit: Commit) -> int:
-    """Bytes of a commit's documents, rows, names and record, without what the store adds."""
+    """Bytes of a commit's documents, rows, names, records and letters, without what the store adds."""
     size = sum(len(name.encode()) + len(value) for name, value in commit.put.items())
     size += sum(len(name.encode()) + len(value) for name, value in commit.names.items())
     size += sum(len(row) for append in commit.append for row in append.rows)
-    return size + (len(commit.run.body) if commit.run is not None else 0)
+    size += sum(len(run.body) for run in commit.runs)
+    return size + sum(len(letter.body) for letter in commit.letters)
 
 
 @asynccontextmanager
 async def hosted(
-    agent: Agent[Any], state_dir: str | None, *, sync: bool, **limits: Any
+    agent: Agent[Any], state_dir: str | None, *, sync: bool, channels: Sequence[Channel] = (), **limits: Any
 ) -> AsyncIterator[tuple[Runtime, WatchedStore]]:
     """A runtime without HTTP, with a store of its own that is deleted afterwards."""
     with TemporaryDirectory(prefix="afactors-bench-", dir=state_dir) as folder:
         store = WatchedStore(folder, sync=sync)
-        async with Runtime(agent, store=store, **limits) as runtime:
+        async with Runtime(agent, store=store, channels=channels, **limits) as runtime:
             yield runtime, store
 
 
@@ -66,7 +68,8 @@ def asking(runtime: Runtime) -> Turn:
     """Turns by `Runtime.ask`."""
 
     async def turn(conversation: str) -> str:
-        return (await runtime.ask(request_for(conversation))).result.text
+        answer: AgentResponse[Any] = (await runtime.ask(request_for(conversation))).result
+        return answer.text
 
     return turn
 
@@ -78,7 +81,8 @@ def streaming(runtime: Runtime) -> Turn:
         async with runtime.stream(request_for(conversation)) as running:
             async for _updates in running:
                 pass
-            return running.result.result.text
+            answer: AgentResponse[Any] = running.result.result
+            return answer.text
 
     return turn
 

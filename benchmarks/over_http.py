@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from statistics import median
 
-from .load import HttpLoad
+from .load import Check, HttpLoad, anything
 from .plan import Plan
 from .processes import Server, bare_server, runtime_server
 from .report import Figure, Progress, Target
-from .rounds import Subject, interleaved
+from .rounds import Subject, interleaved, judged
 
 PROMISED_FOR = 100  # conversations at once
 RATE_TARGET = Target(">=", 0.6)
@@ -19,17 +18,8 @@ RATE_TARGET = Target(">=", 0.6)
 async def json_turns(scenario: str, plan: Plan, progress: Progress) -> Sequence[Figure]:
     """Replies in one piece."""
     figures = await _compare(scenario, plan, progress, stream=False, spacing=0.0)
-    ours, bare = (_named(figures, f"{label}: turns/s") for label in ("fsync", "bare quart-trio"))
-    ratios = tuple(one / other for one, other in zip(ours.rounds, bare.rounds, strict=True))
     target = RATE_TARGET.promised_from(PROMISED_FOR, plan.conversations)
-    return [
-        Figure(scenario, "fsync: turns/s ÷ bare quart-trio", median(ratios), target=target, rounds=ratios),
-        *figures,
-    ]
-
-
-def _named(figures: Sequence[Figure], name: str) -> Figure:
-    return next(figure for figure in figures if figure.name == name)
+    return [judged(figures, "turns/s", "fsync", "bare quart-trio", target), *figures]
 
 
 async def sse_turns(scenario: str, plan: Plan, progress: Progress) -> Sequence[Figure]:
@@ -43,12 +33,12 @@ async def spaced_sse_turns(scenario: str, plan: Plan, progress: Progress) -> Seq
 
 
 async def _compare(scenario: str, plan: Plan, progress: Progress, *, stream: bool, spacing: float) -> Sequence[Figure]:
-    def load(server: Server, *, bare: bool = False) -> Subject:
-        return HttpLoad(server, conversations=plan.conversations, turns=plan.turns, stream=stream, bare=bare).round
+    def load(server: Server, check: Check | None = None) -> Subject:
+        return HttpLoad(server, conversations=plan.conversations, turns=plan.turns, stream=stream, check=check).round
 
     async with AsyncExitStack() as servers:
         synced = await servers.enter_async_context(runtime_server(plan, sync=True, spacing=spacing))
         unsynced = await servers.enter_async_context(runtime_server(plan, sync=False, spacing=spacing))
         bare = await servers.enter_async_context(bare_server(plan, spacing=spacing))
-        subjects = {"fsync": load(synced), "no fsync": load(unsynced), "bare quart-trio": load(bare, bare=True)}
+        subjects = {"fsync": load(synced), "no fsync": load(unsynced), "bare quart-trio": load(bare, anything)}
         return await interleaved(scenario, plan, progress, subjects)

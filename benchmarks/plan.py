@@ -22,6 +22,7 @@ class Plan:
         spacing: Seconds between two chunks, in the spaced scenarios.
         history: The turn that is compared with turn 10.
         visited: Conversations that the memory scenario visits.
+        runs: Runs that the runs scenario stores.
         burst: Connections that are opened at once.
         state_dir: Folder for the stores, which are deleted afterwards; None takes the system's own.
         cores: Which core runs what.
@@ -35,6 +36,7 @@ class Plan:
     spacing: float = 0.01
     history: int = 1000
     visited: int = 20_000
+    runs: int = 10_000
     burst: int = 1000
     state_dir: str | None = None
     cores: Cores = field(default_factory=Cores.found)

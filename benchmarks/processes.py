@@ -49,6 +49,13 @@ async def bare_server(plan: Plan, *, spacing: float = 0.0) -> AsyncIterator[Serv
 
 
 @asynccontextmanager
+async def agent_server(plan: Plan, *, spacing: float = 0.0) -> AsyncIterator[Server]:
+    """The same agent behind the same HTTP stack, without a runtime and without a store."""
+    async with _server(plan, ["agent"], spacing) as server:
+        yield server
+
+
+@asynccontextmanager
 async def _server(plan: Plan, options: Sequence[str], spacing: float) -> AsyncIterator[Server]:
     core = [] if plan.cores.server is None else ["--core", str(plan.cores.server)]
     arguments = [*options, "--chunks", str(plan.chunks), "--spacing", str(spacing), *core]

@@ -1,4 +1,4 @@
-"""The subprocess that serves: the runtime, or the bare routes that it is compared with.
+"""The subprocess that serves: the runtime, or the routes that it is compared with.
 
 It prints its URL on its standard output, and stops when its standard input ends: a benchmark that dies takes its
 servers along.
@@ -18,14 +18,14 @@ from afactors_channels import ResponsesChannel
 from afactors_store import LmdbStore
 
 from .agents import make_agent
-from .bare import serve_bare
+from .bare import make_agent_app, make_bare_app, serve_app
 from .measure import pin
 
 
 def main() -> None:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["runtime", "bare"])
+    parser.add_argument("kind", choices=["runtime", "bare", "agent"])
     parser.add_argument("--state-dir", help="the runtime's state (needed for it)")
     parser.add_argument("--no-sync", action="store_true", help="open the store without fsync")
     parser.add_argument("--chunks", type=int, default=20)
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--core", type=int, help="the core to run on")
     given = parser.parse_args()
     pin(given.core)
-    trio.run(_serve_bare if given.kind == "bare" else _serve_runtime, given)
+    trio.run(_serve_runtime if given.kind == "runtime" else _serve_app, given)
 
 
 async def _serve_runtime(given: argparse.Namespace) -> None:
@@ -53,17 +53,16 @@ async def _serve_runtime(given: argparse.Namespace) -> None:
         nursery.cancel_scope.cancel(reason="the server was stopped")
 
 
-async def _serve_bare(given: argparse.Namespace) -> None:
+async def _serve_app(given: argparse.Namespace) -> None:
+    if given.kind == "bare":
+        app = make_bare_app(chunks=given.chunks, spacing=given.spacing)
+    else:
+        app = make_agent_app(make_agent(chunks=given.chunks, spacing=given.spacing))
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_bare_until, given, stop)
+        nursery.start_soon(serve_app, app, _announce, stop)
         await _input_ended()
         stop.set()
-
-
-async def _bare_until(given: argparse.Namespace, stop: trio.Event) -> None:
-    """Serve the bare routes until told to stop."""
-    await serve_bare(chunks=given.chunks, spacing=given.spacing, started=_announce, stop=stop)
 
 
 async def _input_ended() -> None:

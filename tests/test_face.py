@@ -10,18 +10,20 @@ import afactors_store
 
 FACES = {
     afactors: """
-        AuthPolicy ChannelIdentity ChannelRequest ChannelSession DrainReport HostedRunResult Limits Runtime
-        RuntimeStatistics TargetUnusable serve
+        AuthPolicy ChannelIdentity ChannelRequest ChannelSession ContinuationToken DrainReport HostedRun HostedRunResult
+        HostedSession IsolationKeys Limits Runtime RuntimeStatistics SessionEdit TargetUnusable
+        get_current_isolation_keys get_current_request serve
     """,
     afactors_channels: """
-        BadRequest Channel ChannelContext ChannelContribution ChannelIdentity ChannelRequest ChannelSession Conflicting
-        Endpoint HostError HostedRunResult HostedTurn NotAllowed NotFound OnDisconnect Overloaded PushDeferred
-        PushRejected Receive ResponsesChannel Route Scope Send SessionMode StorageFull TargetFailed TooLarge
-        Unprocessable
+        BadRequest Channel ChannelContext ChannelContribution ChannelIdentity ChannelRequest ChannelResponseContext
+        ChannelResponseHook ChannelRunHook ChannelSession Conflicting ContinuationToken Endpoint HostError HostedRun
+        HostedRunResult HostedSession HostedTurn IsolationKeys NotAllowed NotFound OnDisconnect OverlapPolicy Overloaded
+        PushDeferred PushRejected Receive Repeated ResponsesChannel Restarted Route RunState Scope Send SessionEdit
+        SessionMode StorageFull TargetFailed TooLarge Transcriber Transcript Unprocessable
     """,
     afactors_store: """
         Append BadKey Claim Commit Committed Conflict Dead DeadLetter Delivered Delivery Fenced FormatTooNew Found
-        Letter LmdbStore MAX_KEY_BYTES MAX_NAME_BYTES MemoryStore NewDelivery Retry RunRecord Settlement Store
+        Letter LmdbStore MAX_KEY_BYTES MAX_NAME_BYTES MemoryStore NewDelivery NewLetter Retry RunRecord Settlement Store
         StoreBroken StoreError StoreFull StoreLocked StoreStatistics StoreUnusable Work check_key
     """,
 }

@@ -25,7 +25,8 @@ UPWARD = {
 }
 # A module with one of these names speaks a wire format, and does nothing else.
 PURE = {"codec", "contents", "events", "fields", "framing", "ids", "items", "parse", "render", "signatures"}
-PURE |= {"sse", "wire"}
+PURE |= {"compaction", "conversations", "drafts", "frames", "listing", "output", "parts", "presentation", "settings"}
+PURE |= {"sse", "stored_items", "stored_parts", "transcript", "wire"}
 IMPURE = {"anyio", "asyncio", "httpx", "hypercorn", "quart", "quart_trio", "socket", "trio"}
 
 

@@ -42,6 +42,12 @@ async def read_body(receive: Receive) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def has_body(scope: Scope) -> bool:
+    """Whether a request's body is still to come, for all that its headers say."""
+    length = header(scope, b"content-length")
+    return header(scope, b"transfer-encoding") is not None or (length is not None and length != "0")
+
+
 async def send_whole(send: Send, status: int, body: bytes, headers: Headers = JSON) -> None:
     """One response, whole."""
     await send(
@@ -61,8 +67,9 @@ async def disconnected(receive: Receive) -> None:
 
 
 @asynccontextmanager
-async def until_disconnect(receive: Receive) -> AsyncIterator[trio.CancelScope]:
-    """Cancel the block when the client leaves; `scope.cancelled_caught` tells afterwards."""
+async def until_disconnect(receive: Receive) -> AsyncIterator[None]:
+    """Cancel the block when the client leaves. What the block raises leaves as it came, not in a group."""
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
@@ -70,5 +77,10 @@ async def until_disconnect(receive: Receive) -> AsyncIterator[trio.CancelScope]:
             nursery.cancel_scope.cancel(reason="the client left")
 
         nursery.start_soon(watch)
-        yield nursery.cancel_scope
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 - it is raised again below
+            failure = exc
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

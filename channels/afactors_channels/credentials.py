@@ -34,6 +34,11 @@ class Credentials:
                 raise ValueError(f"the name of an API key must match {_NAME.pattern}: {name!r}")
             self._partitions.append((_digest(key.encode()), name))
 
+    @property
+    def required(self) -> bool:
+        """Whether callers need a key."""
+        return bool(self._partitions)
+
     def check(self, authorization: str | None) -> str:
         """The partition of whoever sent this ``Authorization`` header; "" where no keys are needed.
 

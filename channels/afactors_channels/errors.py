@@ -59,6 +59,12 @@ class Conflicting(BadRequest):
     code = "conflict"
 
 
+class Restarted(Conflicting):
+    """The run that was followed began again: nothing that follows belongs to what came before."""
+
+    code = "run_restarted"
+
+
 class TooLarge(BadRequest):
     """The request's body is over the limit."""
 

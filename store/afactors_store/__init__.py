@@ -45,6 +45,7 @@ from .protocol import Delivery as Delivery
 from .protocol import Found as Found
 from .protocol import Letter as Letter
 from .protocol import NewDelivery as NewDelivery
+from .protocol import NewLetter as NewLetter
 from .protocol import Retry as Retry
 from .protocol import RunRecord as RunRecord
 from .protocol import Settlement as Settlement

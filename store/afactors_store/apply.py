@@ -5,12 +5,16 @@ So a commit that is refused has changed nothing, and the batch that it is in goe
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import actors, deliveries, keys, letters, records
 from .errors import Conflict, Fenced
 from .kv import Reader, Transaction, delete_range
-from .prepare import Prepared, PreparedRun
+from .prepare import Prepared
 from .protocol import Committed
 from .records import Head, NameRecord
+
+_ENTRIES = {keys.TIMER: keys.timer_entry, keys.EXPIRES: keys.expiry_entry}
 
 
 def commit(kv: Transaction, prepared: Prepared, store_id: bytes) -> Committed:
@@ -27,25 +31,31 @@ def commit(kv: Transaction, prepared: Prepared, store_id: bytes) -> Committed:
     _check_names(kv, number, prepared)
     actors.check_aliases(kv, prepared.key, number, prepared.aliases)
     consumed = letters.locate(kv, number, prepared.consume)
+    letters.check_new(kv, number, prepared.letters, consumed)
 
     number, head = found if found is not None else actors.create(kv, prepared.key)
     head = head._replace(version=head.version + 1)
     _write_documents(kv, number, prepared)
     _write_logs(kv, number, prepared)
     _write_names(kv, number, prepared)
-    if prepared.run is not None:
-        _write_run(kv, number, prepared.run)
-    _write_timers(kv, number, prepared)
+    _write_expiries(kv, number, prepared)
+    _write_runs(kv, number, prepared)
+    for name, at in prepared.timers:
+        set_instant(kv, number, keys.TIMER, name, at)
     if consumed:
         head = letters.consume(kv, number, head, consumed)
+    for message_id, record in prepared.letters:
+        head = letters.accept(kv, number, head, message_id, record)
     ids = deliveries.append(kv, number, head, prepared.deliveries, store_id) if prepared.deliveries else ()
     actors.set_aliases(kv, number, prepared.aliases)
     actors.save(kv, number, head)
+    for other in prepared.others:
+        commit(kv, replace(other, key=actors.resolve(kv, other.key)), store_id)
     return Committed(head.version, ids)
 
 
 def log_length(kv: Reader, number: bytes, log: bytes) -> int:
-    """How many rows a log has had; 0 if there is none."""
+    """How many rows a log has; 0 if there is none."""
     prefix = keys.row(number, keys.LOG, log)
     for key, value in kv.scan(prefix, prefix + keys.END * 9, reverse=True):
         return keys.to_u64(key[-8:]) + records.count_rows(value)
@@ -63,6 +73,8 @@ def _check_claim(head: Head | None, prepared: Prepared) -> None:
 
 def _check_logs(kv: Reader, number: bytes | None, prepared: Prepared) -> None:
     lengths = dict.fromkeys(prepared.drop_logs, 0)
+    if any(append.log == log for append in prepared.append for log, _ in prepared.truncate):
+        raise Conflict("a log that is truncated and appended to at once")
     for append in prepared.append:
         length = lengths.get(append.log)
         if length is None:
@@ -93,9 +105,24 @@ def _write_logs(kv: Transaction, number: bytes, prepared: Prepared) -> None:
     for log in prepared.drop_logs:
         prefix = keys.row(number, keys.LOG, log)
         delete_range(kv, prefix, prefix + keys.END * 9)
+        set_instant(kv, number, keys.EXPIRES, keys.EXPIRING_LOG + log, None)
+    for log, length in prepared.truncate:
+        _truncate(kv, keys.row(number, keys.LOG, log), length)
     for append in prepared.append:
         for start, value in append.values:
             kv.put(keys.row(number, keys.LOG, append.log, keys.u64(start)), value)
+
+
+def _truncate(kv: Transaction, prefix: bytes, length: int) -> None:
+    """Leave the first `length` rows of a log; a value that holds more of them is written anew."""
+    end = prefix + keys.u64(length)
+    for key, value in kv.scan(prefix, end, reverse=True):
+        start = keys.to_u64(key[-8:])
+        if start + records.count_rows(value) > length:
+            for at, kept in records.encode_rows(start, records.decode_rows(value)[: length - start]):
+                kv.put(prefix + keys.u64(at), kept)
+        break
+    delete_range(kv, end, prefix + keys.END * 9)
 
 
 def _write_names(kv: Transaction, number: bytes, prepared: Prepared) -> None:
@@ -104,21 +131,35 @@ def _write_names(kv: Transaction, number: bytes, prepared: Prepared) -> None:
     for name, value in prepared.names:
         kv.put(keys.NAMES + name, records.encode_name(NameRecord(number, value)))
         kv.put(keys.row(number, keys.NAME, name), b"")
+        set_instant(kv, number, keys.EXPIRES, keys.EXPIRING_NAME + name, None)
 
 
 def drop_name(kv: Transaction, number: bytes, name: bytes) -> None:
     """Remove a global name of this actor; one that another holds is left alone."""
     if kv.delete(keys.row(number, keys.NAME, name)):
+        set_instant(kv, number, keys.EXPIRES, keys.EXPIRING_NAME + name, None)
         raw = kv.get(keys.NAMES + name)
         if raw is not None and records.decode_name(raw).owner == number:
             kv.delete(keys.NAMES + name)
 
 
-def _write_run(kv: Transaction, number: bytes, run: PreparedRun) -> None:
-    drop_run(kv, number, run.run_id)
-    kv.put(keys.row(number, keys.RUN, run.run_id), run.record)
-    if run.expires_at is not None:
-        kv.put(keys.expiry_entry(run.expires_at, number, run.run_id), b"")
+def _write_expiries(kv: Transaction, number: bytes, prepared: Prepared) -> None:
+    for log, at in prepared.expire_logs:
+        if log_length(kv, number, log):
+            set_instant(kv, number, keys.EXPIRES, keys.EXPIRING_LOG + log, at)
+    for name, at in prepared.expire_names:
+        if kv.get(keys.row(number, keys.NAME, name)) is not None:
+            set_instant(kv, number, keys.EXPIRES, keys.EXPIRING_NAME + name, at)
+
+
+def _write_runs(kv: Transaction, number: bytes, prepared: Prepared) -> None:
+    for run_id in prepared.drop_runs:
+        drop_run(kv, number, run_id)
+    for run in prepared.runs:
+        drop_run(kv, number, run.run_id)
+        kv.put(keys.row(number, keys.RUN, run.run_id), run.record)
+        if run.expires_at is not None:
+            kv.put(keys.expiry_entry(run.expires_at, number, run.run_id), b"")
 
 
 def drop_run(kv: Transaction, number: bytes, run_id: bytes) -> None:
@@ -133,18 +174,13 @@ def drop_run(kv: Transaction, number: bytes, run_id: bytes) -> None:
     kv.delete(row)
 
 
-def _write_timers(kv: Transaction, number: bytes, prepared: Prepared) -> None:
-    for name, at in prepared.timers:
-        drop_timer(kv, number, name)
-        if at is not None:
-            kv.put(keys.row(number, keys.TIMER, name), keys.instant(at))
-            kv.put(keys.timer_entry(at, number, name), b"")
-
-
-def drop_timer(kv: Transaction, number: bytes, name: bytes) -> None:
-    """Remove a timer and its place in the index of timers."""
-    row = keys.row(number, keys.TIMER, name)
+def set_instant(kv: Transaction, number: bytes, table: bytes, name: bytes, at: float | None) -> None:
+    """Put a timer or an expiry (`table`) at an instant, or nowhere, in the actor's row and in the index."""
+    row, entry = keys.row(number, table, name), _ENTRIES[table]
     raw = kv.get(row)
     if raw is not None:
-        kv.delete(keys.timer_entry(keys.to_instant(raw), number, name))
+        kv.delete(entry(keys.to_instant(raw), number, name))
         kv.delete(row)
+    if at is not None:
+        kv.put(row, keys.instant(at))
+        kv.put(entry(at, number, name), b"")

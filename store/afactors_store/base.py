@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 import trio
 
-from . import actors, apply, deliveries, keys, letters, reads, records, upkeep
+from . import actors, apply, deliveries, keys, letters, reads, upkeep
 from .engine import Engine
 from .errors import StoreBroken, StoreFull, StoreUnusable
 from .kv import Reader
-from .prepare import ROW_BYTES, prepare
+from .prepare import ROW_BYTES, letter, prepare
 from .protocol import (
     Claim,
     Commit,
@@ -28,6 +28,7 @@ from .protocol import (
     Delivery,
     Found,
     Letter,
+    NewLetter,
     Retry,
     RunRecord,
     Settlement,
@@ -52,6 +53,7 @@ class Opened(NamedTuple):
     writer: Writer
     meta: Meta
     pid: int
+    left_cleanly: bool
 
 
 class BaseStore:
@@ -61,11 +63,11 @@ class BaseStore:
         self._opened: Opened | None = None
 
     @asynccontextmanager
-    async def _serving(self, engine: Engine, meta: Meta) -> AsyncIterator[None]:
+    async def _serving(self, engine: Engine, meta: Meta, left_cleanly: bool) -> AsyncIterator[None]:
         writer = Writer(engine)
-        self._opened = Opened(engine, writer, meta, os.getpid())
+        self._opened = Opened(engine, writer, meta, os.getpid(), left_cleanly)
         try:
-            async with writer.running():
+            async with _noting(engine), writer.running():
                 yield
         finally:
             self._opened = None
@@ -93,13 +95,18 @@ class BaseStore:
         return self._open_here().meta.secret
 
     @property
+    def left_cleanly(self) -> bool:
+        """Whether the previous owner left in order, or there was none."""
+        return self._open_here().left_cleanly
+
+    @property
     def full(self) -> bool:
         """Whether new work must be refused."""
         return self._open_here().engine.full
 
     def statistics(self) -> StoreStatistics:
         """The store in figures, now. Every change counts as a commit there: letters and settlements, too."""
-        engine, writer, _, _ = self._open_here()
+        engine, writer, *_ = self._open_here()
         return StoreStatistics(
             keys=engine.read(actors.read_counters).keys,
             commits=writer.applied,
@@ -124,7 +131,8 @@ class BaseStore:
 
     async def list_documents(self, claim: Claim, prefix: str = "", after: str = "", limit: int = 100) -> list[str]:
         """Names of documents that begin with `prefix`, in order, after `after`."""
-        listing = partial(reads.documents, key=claim.key.encode(), prefix=keys.encode_prefix(prefix))
+        encoded = keys.encode_prefix(prefix)
+        listing = partial(reads.names, key=claim.key.encode(), of=keys.DOCUMENT, prefix=encoded)
         return await self._listing(listing, keys.encode_prefix(after), limit)
 
     async def read_log(self, claim: Claim, log: int, start: int, stop: int) -> list[bytes]:
@@ -134,8 +142,18 @@ class BaseStore:
         listing = partial(reads.log_rows, key=claim.key.encode(), log=encoded)
         return await self._listing(listing, start, stop - start)
 
+    async def log_length(self, claim: Claim, log: int) -> int:
+        """How many rows a log has; 0 if there is none."""
+        key, encoded = claim.key.encode(), keys.u64(keys.check_u64(log, "a log id"))
+        return await self._point(lambda kv: reads.log_length(kv, key, encoded))
+
+    async def names(self, claim: Claim, after: str = "", limit: int = 1000) -> list[str]:
+        """Global names that the key holds, in order, after `after`."""
+        listing = partial(reads.names, key=claim.key.encode(), of=keys.NAME, prefix=b"")
+        return await self._listing(listing, keys.encode_prefix(after), limit)
+
     async def find(self, name: str) -> Found | None:
-        """Look a global name up."""
+        """Look a global name up. One that has expired may be found until `expire` comes to it."""
         encoded = keys.encode_name(name)
         return await self._point(lambda kv: reads.find(kv, encoded))
 
@@ -177,8 +195,8 @@ class BaseStore:
         Raises:
             StoreFull: Only the reserve is left, which is for what is already accepted.
         """
-        encoded, encoded_id = keys.encode_key(key), keys.encode_name(message_id, "a letter id")
-        record = records.encode_letter(message_id, body)
+        encoded = keys.encode_key(key)
+        encoded_id, record = letter(NewLetter(message_id, body))
         opened = self._open_here()
         if opened.engine.reserved:
             opened.writer.refused += 1
@@ -218,7 +236,7 @@ class BaseStore:
         )
 
     async def expire(self, now: float, limit: int = 256) -> int:
-        """Delete at most `limit` records whose time is over, or rows of erasures that were cut short."""
+        """Delete at most `limit` rows whose time is over, oldest first, or of erasures that were cut short."""
         keys.instant(now)
         if not await self._point(lambda kv: upkeep.any_expired(kv, now)):
             return 0
@@ -261,6 +279,28 @@ class BaseStore:
             more, position = await self._open_here().engine.read_aside(left)
             found += more
         return found
+
+
+@asynccontextmanager
+async def _noting(engine: Engine) -> AsyncIterator[None]:
+    """Note that the block was left in order, if it was."""
+    cancellation: BaseException | None = None
+    try:
+        yield
+    except BaseException as exc:
+        if not _is_cancellation(exc):
+            raise
+        cancellation = exc
+    with suppress(StoreFull):  # without room for the note, the next owner looks more closely than it must
+        await engine.note_clean()
+    if cancellation is not None:
+        raise cancellation
+
+
+def _is_cancellation(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return all(map(_is_cancellation, exc.exceptions))
+    return isinstance(exc, trio.Cancelled)
 
 
 def _named(documents: Sequence[str]) -> list[tuple[str, bytes]]:

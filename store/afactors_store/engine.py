@@ -55,6 +55,19 @@ class Engine(Protocol):
         """Apply a batch by `apply_batch`, where it holds nobody up; how many transactions it took."""
         ...
 
+    async def note_clean(self) -> None:
+        """Note, durably, that the owner leaves in order. It is not cancelled.
+
+        Raises:
+            StoreFull: There is no room for it.
+            StoreBroken: The machine failed.
+        """
+        ...
+
+    def take_note(self) -> bool:
+        """Take that note away, durably; whether it was there."""
+        ...
+
 
 class Operation:
     """A change that waits for the writer, with the task that waits for it."""

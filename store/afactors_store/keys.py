@@ -5,6 +5,7 @@ Layout (one B-tree; the first byte says which table, `#` is the actor's 8-byte n
 | row                     | value              | what it is |
 |---|---|---|
 | `m` format              | meta record        | format, store id, secret |
+| `m` clean               | empty              | the last owner left in order; gone while there is one |
 | `c`                     | counters           | next actor number, next delivery number, keys |
 | `k` key                 | #                  | directory: isolation key to actor number |
 | `a` key                 | alias record       | another key that leads to an actor |
@@ -12,6 +13,8 @@ Layout (one B-tree; the first byte says which table, `#` is the actor's 8-byte n
 | `w` key                 | #                  | index: keys with letters |
 | `t` instant # name      | empty              | index: timers by instant |
 | `e` instant # run id    | empty              | index: runs by expiry |
+| `e` instant # NUL `l` log | empty            | index: logs by expiry, in the same order of instants |
+| `e` instant # NUL `n` name | empty           | index: names by expiry, likewise |
 | `l` lane NUL delivery   | #                  | index: a lane's deliveries, oldest first |
 | `h` instant delivery    | #                  | index: heads of lanes by due time |
 | `z` delivery            | #                  | index: dead letters |
@@ -19,6 +22,8 @@ Layout (one B-tree; the first byte says which table, `#` is the actor's 8-byte n
 | `r` # NUL               | head record        | the actor: key, incarnation, version, counts |
 | `r` # `a` key           | the whole key      | aliases that lead here |
 | `r` # `d` name          | the caller's bytes | document |
+| `r` # `e` NUL `l` log   | instant            | when a log expires |
+| `r` # `e` NUL `n` name  | instant            | when a name expires |
 | `r` # `i` letter id     | sequence           | letter by id |
 | `r` # `l` log position  | rows               | log, from that position on |
 | `r` # `m` sequence      | letter record      | letter |
@@ -28,6 +33,8 @@ Layout (one B-tree; the first byte says which table, `#` is the actor's 8-byte n
 | `r` # `s` delivery      | attempt record     | how its delivery goes |
 | `r` # `t` name          | instant            | timer |
 | `r` # `z` delivery      | dead-letter record | a delivery that ended badly |
+
+A run id has no NUL, so the index of expiry tells what kind of thing an entry is about.
 
 LMDB takes keys of at most 511 bytes, so an isolation key that is too long for a row's name is replaced there
 by a marker and its digest; the whole key stands in the record, and is compared on reading.
@@ -47,6 +54,7 @@ LONGEST_INLINE = 480
 """Longest isolation key that a row's name spells out; with every prefix it stays below LMDB's 511 bytes."""
 
 META = b"mformat"
+CLEAN = b"mclean"
 COUNTERS = b"c"
 DIRECTORY = b"k"
 ALIASES = b"a"
@@ -63,6 +71,7 @@ ROWS = b"r"
 HEAD = b"\0"
 ALIAS = b"a"
 DOCUMENT = b"d"
+EXPIRES = b"e"
 LETTER_ID = b"i"
 LOG = b"l"
 LETTER = b"m"
@@ -72,6 +81,10 @@ RUN = b"r"
 ATTEMPT = b"s"
 TIMER = b"t"
 DEAD_LETTER = b"z"
+
+EXPIRING_LOG = b"\0l"
+EXPIRING_NAME = b"\0n"
+"""What comes before the id of a log, or a name, where its expiry is named."""
 
 END = b"\xff"
 """Sorts after every UTF-8 byte; appended to a prefix of text it bounds that prefix's rows."""
@@ -191,9 +204,9 @@ def timer_entry(at: float, number: bytes, name: bytes) -> bytes:
     return TIMERS + instant(at) + number + name
 
 
-def expiry_entry(at: float, number: bytes, run_id: bytes) -> bytes:
-    """A run's row in the index of expiry."""
-    return EXPIRY + instant(at) + number + run_id
+def expiry_entry(at: float, number: bytes, what: bytes) -> bytes:
+    """The row in the index of expiry of a run (its id), a log or a name (marked as such)."""
+    return EXPIRY + instant(at) + number + what
 
 
 def lane_prefix(lane: bytes) -> bytes:

@@ -18,7 +18,7 @@ from . import lock, records
 from .base import BaseStore
 from .engine import Operation, apply_batch
 from .errors import BadKey, FormatTooNew, StoreBroken, StoreError, StoreFull, StoreUnusable
-from .keys import META
+from .keys import CLEAN, META
 from .kv import LmdbTransaction, Reader, Transaction
 from .records import Meta
 
@@ -70,13 +70,9 @@ class LmdbStore(BaseStore):
             env = _open_environment(self._path, self._map_size, self._sync)
             try:
                 engine = LmdbEngine(env)
-                meta = _read_or_make_meta(engine, self._path)
-                async with self._serving(engine, meta):
+                meta, left_cleanly = _take_over(engine, self._path)
+                async with self._serving(engine, meta, left_cleanly):
                     yield
-                if not self._sync:
-                    with trio.CancelScope() as scope:
-                        scope.shield = True
-                        await trio.to_thread.run_sync(engine.flush)
             finally:
                 env.close()
 
@@ -144,12 +140,25 @@ class LmdbEngine:
         self._look_at_room()
         return transactions
 
-    def flush(self) -> None:
-        """Bring to the disk what was written without sync."""
+    async def note_clean(self) -> None:
+        """Note, in the writer's thread, that the owner leaves in order."""
+        with trio.CancelScope() as scope:
+            scope.shield = True
+            await trio.to_thread.run_sync(self._write_now, _put_note, limiter=self._writer_thread)
+
+    def take_note(self) -> bool:
+        """Take that note away; whether it was there."""
+        return self._write_now(lambda txn: txn.delete(CLEAN))
+
+    def _write_now(self, work: Callable[[Transaction], T]) -> T:
+        """A transaction that is on the disk afterwards, with all before it, even where others have no sync."""
+        with self.transaction() as txn:
+            result = work(txn)
         try:
             self._env.sync(True)
         except lmdb.Error as exc:
             raise self._fault(exc) from exc
+        return result
 
     def _look_at_room(self) -> None:
         """Count live pages, but only where the file has ever grown into the reserve."""
@@ -219,21 +228,31 @@ def _open_environment(path: Path, map_size: int, sync: bool) -> lmdb.Environment
     raise StoreUnusable(f"cannot open the state directory '{path}': {reason}")
 
 
-def _read_or_make_meta(engine: LmdbEngine, path: Path) -> Meta:
-    """The meta row, which an empty store gets. Nothing is written before the format is known to be ours."""
+def _put_note(txn: Transaction) -> None:
+    txn.put(CLEAN, b"")
+
+
+def _take_over(engine: LmdbEngine, path: Path) -> tuple[Meta, bool]:
+    """The meta row, and whether the previous owner left in order."""
     try:
-        raw = engine.read(lambda kv: kv.get(META))
-        if raw is not None:
-            return records.decode_meta(raw)
-        if engine.used_bytes:
-            raise StoreUnusable(f"'{path}' holds an LMDB database of something else; choose another --state-dir")
-        meta = Meta(records.FORMAT, os.urandom(16), os.urandom(32), time.time())
-        with engine.transaction() as txn:
-            txn.put(META, records.encode_meta(meta))
+        return _read_or_make_meta(engine, path), engine.take_note()
     except FormatTooNew as exc:
         raise FormatTooNew(
             f"a newer afactors wrote the store in '{path}': {exc}; update afactors or choose another --state-dir"
         ) from None
     except (StoreBroken, StoreFull) as exc:
         raise StoreUnusable(f"cannot use the state directory '{path}': {exc}") from exc
+
+
+def _read_or_make_meta(engine: LmdbEngine, path: Path) -> Meta:
+    """The meta row, which an empty store gets. Nothing is written before the format is known to be ours."""
+    raw = engine.read(lambda kv: kv.get(META))
+    if raw is not None:
+        return records.decode_meta(raw)
+    if engine.used_bytes:
+        raise StoreUnusable(f"'{path}' holds an LMDB database of something else; choose another --state-dir")
+    meta = Meta(records.FORMAT, os.urandom(16), os.urandom(32), time.time())
+    with engine.transaction() as txn:
+        txn.put(META, records.encode_meta(meta))
+        _put_note(txn)  # nobody was there before who could have left in disorder
     return meta

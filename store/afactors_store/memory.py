@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from . import records
 from .base import BaseStore
 from .engine import Operation, apply_batch
 from .errors import StoreLocked
+from .keys import CLEAN
 from .kv import Reader, SortedTransaction, Transaction
 from .records import Meta
 
@@ -26,7 +27,7 @@ class MemoryStore(BaseStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self._engine = MemoryEngine()
+        self._engine = MemoryEngine([(CLEAN, b"")])
         self._closed = trio.Event()
         self._meta = Meta(records.FORMAT, os.urandom(16), os.urandom(32), time.time())
 
@@ -50,10 +51,15 @@ class MemoryStore(BaseStore):
                 await self._closed.wait()
         self._closed = trio.Event()
         try:
-            async with self._serving(self._engine, self._meta):
+            async with self._serving(self._engine, self._meta, self._engine.take_note()):
                 yield
         finally:
             self._closed.set()
+
+    def crash(self) -> None:
+        """Let the next opening find what is committed now, as after a kill: what is written after this is lost."""
+        self._engine = MemoryEngine(self._engine._data.items())
+        self._engine.take_note()
 
 
 class MemoryEngine:
@@ -63,8 +69,8 @@ class MemoryEngine:
     reserved = False
     map_bytes = 0
 
-    def __init__(self) -> None:
-        self._data = SortedDict()
+    def __init__(self, rows: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self._data = SortedDict(rows)
 
     @property
     def used_bytes(self) -> int:
@@ -94,3 +100,11 @@ class MemoryEngine:
         """Apply a batch, after others had their turn."""
         await trio.lowlevel.checkpoint()
         return apply_batch(self, batch)
+
+    async def note_clean(self) -> None:
+        """Note that the owner leaves in order."""
+        self._data[CLEAN] = b""
+
+    def take_note(self) -> bool:
+        """Take that note away; whether it was there."""
+        return self._data.pop(CLEAN, None) is not None

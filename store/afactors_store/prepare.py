@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from . import keys, records
-from .protocol import Append, Claim, Commit, NewDelivery, RunRecord
+from .protocol import Append, Claim, Commit, NewDelivery, NewLetter, RunRecord
 from .records import StoredRun
 
 ROW_BYTES = 64
@@ -50,10 +50,16 @@ class Prepared:
     delete: list[bytes]
     append: list[PreparedAppend]
     drop_logs: list[bytes]
+    truncate: list[tuple[bytes, int]]
+    expire_logs: list[tuple[bytes, float | None]]
     consume: list[bytes]
+    letters: list[tuple[bytes, bytes]]
+    others: list[Prepared]
     names: list[tuple[bytes, bytes]]
     drop_names: list[bytes]
-    run: PreparedRun | None
+    expire_names: list[tuple[bytes, float | None]]
+    runs: list[PreparedRun]
+    drop_runs: list[bytes]
     timers: list[tuple[bytes, float | None]]
     deliveries: list[PreparedDelivery]
     aliases: list[tuple[bytes, bool]]
@@ -75,16 +81,27 @@ def prepare(claim: Claim, commit: Commit) -> Prepared:
         delete=[keys.encode_name(name, "a document name") for name in commit.delete],
         append=[_append(append) for append in commit.append],
         drop_logs=[_log(log) for log in commit.drop_logs],
+        truncate=[(_log(log), keys.check_u64(rows, "a log's length")) for log, rows in commit.truncate.items()],
+        expire_logs=[(_log(log), _instant(at)) for log, at in commit.expire_logs.items()],
         consume=[keys.encode_name(letter, "a letter id") for letter in commit.consume],
+        letters=[letter(new) for new in commit.letters],
+        others=[prepare(Claim(key, claim.epoch, 0, b"", {}, 0), other) for key, other in commit.others],
         names=[(keys.encode_name(name), value) for name, value in commit.names.items()],
         drop_names=[keys.encode_name(name) for name in commit.drop_names],
-        run=None if commit.run is None else _run(commit.run),
-        timers=[_timer(name, at) for name, at in commit.timers.items()],
+        expire_names=[(keys.encode_name(name), _instant(at)) for name, at in commit.expire_names.items()],
+        runs=[_run(run) for run in commit.runs],
+        drop_runs=[keys.encode_name(run_id, "a run id") for run_id in commit.drop_runs],
+        timers=[(keys.encode_name(name, "a timer name"), _instant(at)) for name, at in commit.timers.items()],
         deliveries=[_delivery(delivery) for delivery in commit.deliveries],
         aliases=[(keys.encode_key(alias), leads) for alias, leads in commit.aliases.items()],
     )
     prepared.size = _size(prepared)
     return prepared
+
+
+def letter(new: NewLetter) -> tuple[bytes, bytes]:
+    """A letter's id and record."""
+    return keys.encode_name(new.message_id, "a letter id"), records.encode_letter(new.message_id, new.body)
 
 
 def _log(log: int) -> bytes:
@@ -97,16 +114,14 @@ def _append(append: Append) -> PreparedAppend:
 
 
 def _run(run: RunRecord) -> PreparedRun:
-    if run.expires_at is not None:
-        keys.instant(run.expires_at)
     record = records.encode_run(StoredRun(run.body, run.expires_at))
-    return PreparedRun(keys.encode_name(run.run_id, "a run id"), record, run.expires_at)
+    return PreparedRun(keys.encode_name(run.run_id, "a run id"), record, _instant(run.expires_at))
 
 
-def _timer(name: str, at: float | None) -> tuple[bytes, float | None]:
+def _instant(at: float | None) -> float | None:
     if at is not None:
         keys.instant(at)
-    return keys.encode_name(name, "a timer name"), at
+    return at
 
 
 def _delivery(delivery: NewDelivery) -> PreparedDelivery:
@@ -118,8 +133,10 @@ def _size(prepared: Prepared) -> int:
     values: Sequence[bytes] = (
         *(body for _, body in prepared.put),
         *(value for append in prepared.append for _, value in append.values),
+        *(record for _, record in prepared.letters),
         *(value for _, value in prepared.names),
+        *(run.record for run in prepared.runs),
         *(delivery.body for delivery in prepared.deliveries),
     )
-    run = len(prepared.run.record) if prepared.run is not None else 0
-    return sum(map(len, values)) + run + ROW_BYTES * (len(values) + 2)
+    others = sum(other.size for other in prepared.others)
+    return sum(map(len, values)) + ROW_BYTES * (len(values) + 2) + others

@@ -10,9 +10,11 @@ What a store holds, by isolation key (one *actor*):
   that the caller chose at random, a position counts rows from 0;
 * **letters**: accepted messages that no turn has consumed yet, in order of acceptance;
 * **names**: globally unique names (a response id) with a value, found without knowing their key;
-* **runs**: records of turns, expiring by index;
+* **runs**: records of turns;
 * **timers**: named instants at which the key has work to do;
 * **deliveries**: outgoing messages in ordered lanes.
+
+Runs, names and logs may have an instant of expiry, after which `expire` removes them.
 
 All instants are seconds since the epoch (float). All bodies are opaque bytes: a store knows records and
 transactions, not agents.
@@ -64,6 +66,14 @@ class Append:
 
 
 @dataclass(frozen=True, slots=True)
+class NewLetter:
+    """A letter that a commit accepts for its own key."""
+
+    message_id: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """The record of a turn. `expires_at` None keeps it for as long as the key lives."""
 
@@ -85,15 +95,30 @@ class NewDelivery:
 class Commit:
     """Everything one turn changes: all of it becomes durable, or none.
 
+    What a commit both removes and writes is written. An expiry is an instant after which `Store.expire` removes
+    a name or a log by itself; it is as much a part of the name or log as its value, and goes with it.
+
     Attributes:
         put: Documents to write, by name.
         delete: Documents to remove; one that is not there is no error.
         append: Rows for logs.
         drop_logs: Logs to remove whole.
+        truncate: How many rows to leave of logs, by log id; what is shorter, or not there, stays as it is. To
+            truncate a log and append to it in one commit is a `Conflict`.
+        expire_logs: When to remove logs whole, by log id; None keeps one for as long as the key lives. An append
+            leaves it as it is; one for a log that has no rows after this commit is ignored.
         consume: Ids of letters this commit settles; they are deleted. One that is not there is a `Conflict`.
-        names: Global names to set, with their values. A name that another key holds is a `Conflict`.
+        letters: Letters this commit accepts, in order, behind those that wait. An id that waits already, or comes
+            twice, is a `Conflict`; one that this commit consumes may be used again.
+        others: What is accepted for other keys in the same transaction, each with its key. It only adds to them, so it
+            needs no claim on them; for this key it counts as a commit of its own, after this one.
+        names: Global names to set, with their values. A name that another key holds is a `Conflict`. A name that
+            is set loses its expiry, unless `expire_names` gives it one.
         drop_names: Global names of this key to remove.
-        run: The turn's record (written or overwritten).
+        expire_names: When to remove global names of this key; None keeps one for as long as the key lives. One for
+            a name that this key does not hold after this commit is ignored.
+        runs: Records of turns, to write or overwrite.
+        drop_runs: Ids of runs whose records to remove; one that is not there is no error.
         timers: Named instants; None clears one.
         deliveries: Outgoing messages, in order within their lane.
         aliases: Other isolation keys that lead here from now on (True) or no longer (False).
@@ -103,10 +128,16 @@ class Commit:
     delete: Sequence[str] = ()
     append: Sequence[Append] = ()
     drop_logs: Sequence[int] = ()
+    truncate: Mapping[int, int] = field(default_factory=dict)
+    expire_logs: Mapping[int, float | None] = field(default_factory=dict)
     consume: Sequence[str] = ()
+    letters: Sequence[NewLetter] = ()
+    others: Sequence[tuple[str, Commit]] = ()
     names: Mapping[str, bytes] = field(default_factory=dict)
     drop_names: Sequence[str] = ()
-    run: RunRecord | None = None
+    expire_names: Mapping[str, float | None] = field(default_factory=dict)
+    runs: Sequence[RunRecord] = ()
+    drop_runs: Sequence[str] = ()
     timers: Mapping[str, float | None] = field(default_factory=dict)
     deliveries: Sequence[NewDelivery] = ()
     aliases: Mapping[str, bool] = field(default_factory=dict)
@@ -247,6 +278,15 @@ class Store(Protocol):
         """Whether new work must be refused (95 % of the map is in use, or the disk was full a moment ago)."""
         ...
 
+    @property
+    def left_cleanly(self) -> bool:
+        """Whether the previous owner left in order, or there was none.
+
+        In order is a block that ended by itself or by a cancellation, with all that was handed over written.
+        False after any other exception, a broken store or a kill.
+        """
+        ...
+
     def statistics(self) -> StoreStatistics:
         """The store in figures, now."""
         ...
@@ -271,8 +311,16 @@ class Store(Protocol):
         """Rows `start` ≤ position < `stop` of a log; fewer where the log is shorter."""
         ...
 
+    async def log_length(self, claim: Claim, log: int) -> int:
+        """How many rows a log has; 0 if there is none."""
+        ...
+
+    async def names(self, claim: Claim, after: str = "", limit: int = 1000) -> list[str]:
+        """Global names that the key holds, in order, after `after`."""
+        ...
+
     async def find(self, name: str) -> Found | None:
-        """Look a global name up."""
+        """Look a global name up. One that has expired may be found until `expire` comes to it."""
         ...
 
     async def run(self, key: str, run_id: str) -> bytes | None:
@@ -328,7 +376,11 @@ class Store(Protocol):
         ...
 
     async def expire(self, now: float, limit: int = 256) -> int:
-        """Delete at most `limit` records whose time is over; the number deleted."""
+        """Delete at most `limit` rows whose time is over, oldest first; the number deleted.
+
+        A run or a name is one row, a log has many: a long one goes over several calls, from its end, so that
+        what is still there is its beginning. Erasures that were cut short are finished, too.
+        """
         ...
 
     async def erase(self, key: str) -> bool:

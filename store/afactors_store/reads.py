@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from heapq import merge
 
-from . import actors, keys, records
+from . import actors, apply, keys, records
 from .errors import StoreBroken
 from .kv import Reader, take
 from .protocol import Claim, DeadLetter, Found, Letter, RunRecord, Work
@@ -42,18 +42,18 @@ def _documents(kv: Reader, number: bytes, documents: Iterable[tuple[str, bytes]]
     return present
 
 
-def documents(
-    kv: Reader, key: bytes, prefix: bytes, position: bytes, limit: int, budget: int
+def names(
+    kv: Reader, key: bytes, of: bytes, prefix: bytes, position: bytes, limit: int, budget: int
 ) -> tuple[list[str], bytes | None]:
-    """Names of documents with a prefix, after `position`."""
+    """Names in an actor's table (`of`) with a prefix, after `position`."""
     found = actors.find(kv, key)
     if found is None:
         return [], None
-    table = keys.row(found[0], keys.DOCUMENT)
+    table = keys.row(found[0], of)
     start = max(table + prefix, keys.after(table, position))
     rows, more = take(kv.scan(start, table + prefix + keys.END), limit, budget)
-    names = [row[len(table) :] for row, _ in rows]
-    return [name.decode() for name in names], names[-1] if more else None
+    present = [row[len(table) :] for row, _ in rows]
+    return [name.decode() for name in present], present[-1] if more else None
 
 
 def log_rows(
@@ -74,6 +74,12 @@ def log_rows(
         if budget <= 0 and 0 < len(rows) < limit:
             return rows, position + len(rows)
     return rows, None
+
+
+def log_length(kv: Reader, key: bytes, log: bytes) -> int:
+    """How many rows a log has."""
+    found = actors.find(kv, key)
+    return 0 if found is None else apply.log_length(kv, found[0], log)
 
 
 def _value_with(kv: Reader, prefix: bytes, position: int) -> bytes:

@@ -25,15 +25,40 @@ def any_expired(kv: Reader, now: float) -> bool:
 
 
 def expire(kv: Transaction, now: float, limit: int) -> int:
-    """Delete at most `limit` runs whose time is over, and rows of erasures that were cut short; how many."""
+    """Delete at most `limit` rows whose time is over, and rows of erasures that were cut short; how many."""
     expired = [key for key, _ in islice(kv.scan(keys.EXPIRY, keys.up_to(keys.EXPIRY, now)), max(0, limit))]
+    deleted = 0
     for key in expired:
-        apply.drop_run(kv, key[9:17], key[17:])
-        kv.delete(key)
+        if deleted < limit:
+            deleted += _expire(kv, key, limit - deleted)
     number = _unfinished(kv)
-    if number is None or len(expired) >= limit:
-        return len(expired)
-    return len(expired) + erase_slice(kv, number, limit - len(expired))
+    if number is None or deleted >= limit:
+        return deleted
+    return deleted + erase_slice(kv, number, limit - deleted)
+
+
+def _expire(kv: Transaction, entry: bytes, limit: int) -> int:
+    number, what = entry[9:17], entry[17:]
+    kind, name = what[:2], what[2:]
+    if kind == keys.EXPIRING_LOG:
+        return _expire_log(kv, number, name, limit)
+    if kind == keys.EXPIRING_NAME:
+        apply.drop_name(kv, number, name)
+    else:
+        apply.drop_run(kv, number, what)
+    kv.delete(entry)
+    return 1
+
+
+def _expire_log(kv: Transaction, number: bytes, log: bytes, limit: int) -> int:
+    """Delete a log's last rows, and its expiry with its first one: what is left is a log, only shorter."""
+    prefix = keys.row(number, keys.LOG, log)
+    rows = list(islice(kv.scan(prefix, prefix + keys.END * 9, reverse=True), limit))
+    for key, _ in rows:
+        kv.delete(key)
+    if not apply.log_length(kv, number, log):
+        apply.set_instant(kv, number, keys.EXPIRES, keys.EXPIRING_LOG + log, None)
+    return len(rows)
 
 
 def _unfinished(kv: Reader) -> bytes | None:
@@ -81,8 +106,8 @@ def _erase_row(kv: Transaction, number: bytes, key: bytes, value: bytes) -> None
         actors.drop_alias(kv, number, value)
     elif table == keys.RUN:
         apply.drop_run(kv, number, rest)
-    elif table == keys.TIMER:
-        apply.drop_timer(kv, number, rest)
+    elif table in (keys.TIMER, keys.EXPIRES):
+        apply.set_instant(kv, number, table, rest, None)
     else:
         if table == keys.DEAD_LETTER:
             kv.delete(keys.DEAD + rest)

@@ -14,15 +14,16 @@ from benchmarks.report import Figure, Progress, Target, as_table
 
 HOUSE = Path(__file__).parents[2]
 TINY = ["-c", "3", "-t", "2", "--rounds", "1", "--chunks", "3", "--spacing", "0.001"]
-TINY += ["--history", "12", "--visited", "20", "--burst", "5"]
-SCENARIOS = ["sse", "ask", "group-commit", "history", "memory", "burst"]
+TINY += ["--history", "12", "--visited", "20", "--burst", "5", "--runs", "20"]
+SCENARIOS = ["sse", "first-token", "event-log", "runs", "ask", "background"]
+SCENARIOS += ["group-commit", "history", "memory", "burst"]
 
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
     chosen = [part for name in SCENARIOS for part in ("--scenario", name)]
     command = [sys.executable, "-m", "benchmarks.conversations", *TINY, *chosen, "--json"]
-    done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -39,6 +40,34 @@ def test_what_is_compared_has_a_ratio(report: dict[str, Any]) -> None:
     for name in ("sse", "ask"):
         rates = [f for f in report["figures"] if f["scenario"] == name and f["figure"].endswith("turns/s")]
         assert [rate["ratio"] is not None for rate in rates] == [True, True, False]
+
+
+def named(report: dict[str, Any], scenario: str, *parts: str) -> list[dict[str, Any]]:
+    figures = [f for f in report["figures"] if f["scenario"] == scenario]
+    return [f for f in figures if all(part in f["figure"] for part in parts)]
+
+
+def test_what_is_promised_of_runs_is_a_figure_of_its_own(report: dict[str, Any]) -> None:
+    promised = [named(report, "first-token", "first text p50 ÷ agent alone")]
+    promised += [named(report, "event-log", f"{what}: turns/s ÷ log off") for what in ("log on", "log on, followed")]
+    promised += [named(report, "runs", "p99 of GET ÷ /healthz")]
+    assert [len(figures) for figures in promised] == [3, 2, 2, 2]
+    assert all(f["value"] > 0 and f["target"] is None for figures in promised for f in figures)
+
+
+def test_first_text_comes_before_the_end(report: dict[str, Any]) -> None:
+    whole = {f["figure"]: f["value"] for f in named(report, "first-token", ": p99")}
+    first = {f["figure"].replace("first text ", ""): f["value"] for f in named(report, "first-token", "first text p99")}
+    assert len(whole) == len(first) == 6
+    assert all(first[name] <= whole[name] for name in whole)
+
+
+def test_a_turn_in_the_background_is_two_commits_and_one_that_is_waited_for_is_one(report: dict[str, Any]) -> None:
+    for pace in ("1 at once", "3 at once"):
+        counts = {f["figure"]: f["value"] for f in named(report, "background", f"{pace}: ", "commits/turn")}
+        assert counts[f"{pace}: background: commits/turn"] == 2
+        assert counts[f"{pace}: foreground: commits/turn"] == counts[f"{pace}: foreground, streamed: commits/turn"] == 1
+        assert counts[f"{pace}: background, streamed and followed: commits/turn"] >= 2
 
 
 def test_a_run_too_small_for_a_promise_judges_none(report: dict[str, Any]) -> None:

@@ -15,14 +15,16 @@ ascii_keys = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_siz
 
 @pytest.mark.parametrize("header", [None, "", "Bearer x", "nonsense"])
 def test_without_keys_everybody_may_call(header: str | None):
-    assert Credentials().check(header) == ""
-    assert Credentials({}).check(header) == ""
+    for credentials in (Credentials(), Credentials({})):
+        assert credentials.check(header) == ""
+        assert not credentials.required
 
 
 def test_a_named_key_stands_for_its_name():
     credentials = Credentials({"acme": "key-1", "mill": "key-2"})
     assert credentials.check("Bearer key-1") == "acme"
     assert credentials.check("Bearer key-2") == "mill"
+    assert credentials.required
 
 
 def test_a_named_key_can_be_exchanged():
@@ -112,7 +114,7 @@ def test_a_key_that_no_header_can_carry_is_refused(key: str):
         Credentials({"name": key})
 
 
-@pytest.mark.parametrize("name", ["", "a:b", "a b", "x" * 65, "é", "a\0"])
+@pytest.mark.parametrize("name", ["", "a:b", "a~b", "a b", "x" * 65, "é", "a\0"])
 def test_a_name_that_no_partition_can_have_is_refused(name: str):
     with pytest.raises(ValueError, match="name of an API key"):
         Credentials({name: "key"})

@@ -22,9 +22,11 @@ from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from afactors_channels.responses import EventStream, parse_create, render_response, response_skeleton
+from afactors_channels.responses import EventStream, parse_create, render_response
+from afactors_channels.responses.presentation import presentation, skeleton
 
 Read = Callable[[list[dict[str, Any]]], dict[str, Any]]
+INCLUDE = ["reasoning.encrypted_content"]
 TOOL = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {}}}
 
 
@@ -68,19 +70,19 @@ SCRIPT = [
 
 def ask(**fields: Any) -> tuple[Any, dict[str, Any], list[Message], list[FunctionTool]]:
     request = parse_create({"model": "m", "input": [{"role": "user", "content": "?"}], "tools": [TOOL], **fields})
-    skeleton = response_skeleton(request, response_id="resp_" + "0" * 48, created_at=1, model="m")
+    begun = skeleton(presentation(request, model="m"), response_id="resp_" + "0" * 48, created_at=1)
     messages = [Message.from_dict(dict(message)) for message in request.input]
     # Without a function the framework hands the call to its caller.
     tools = [
         FunctionTool(name=t["name"], description=t["description"], func=None, input_model=t["parameters"])
         for t in request.tools
     ]
-    return request, skeleton, messages, tools
+    return request, begun, messages, tools
 
 
 async def streamed(client: Scripted) -> list[dict[str, Any]]:
-    request, skeleton, messages, tools = ask()
-    stream = EventStream(skeleton, client_tools=request.client_tools)
+    request, begun, messages, tools = ask()
+    stream = EventStream(begun, client_tools=request.client_tools, include=INCLUDE)
     events = stream.begin()
     run = Agent(client).run(messages, stream=True, tools=tools, options=dict(request.options))
     async for update in run:
@@ -96,9 +98,11 @@ async def test_streaming_and_not_streaming_agree(read: Read, checked: Read) -> N
     assert response["output"][2]["arguments"] == '{"city":"Oslo"}'
     assert response["usage"]["total_tokens"] == 8
 
-    request, skeleton, messages, tools = ask()
+    request, begun, messages, tools = ask()
     result = await Agent(Scripted(SCRIPT)).run(messages, tools=tools)
-    rendered = checked(render_response(skeleton, result, completed_at=2, client_tools=request.client_tools))  # type: ignore[arg-type]
+    rendered = checked(
+        render_response(begun, result, completed_at=2, client_tools=request.client_tools, include=INCLUDE)  # type: ignore[arg-type]
+    )
     assert rendered == response
 
 

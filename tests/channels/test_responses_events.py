@@ -11,7 +11,9 @@ from agent_framework import AgentResponse, AgentResponseUpdate, Annotation, Cont
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afactors_channels.responses import EventStream, encode_events, parse_create, render_response, response_skeleton
+from afactors_channels.responses import EventStream, encode_event, parse_create, render_response
+from afactors_channels.responses.presentation import presentation, skeleton
+from afactors_channels.responses.settings import INCLUDABLE
 
 RESPONSE_ID = "resp_" + "ab" * 24
 SUFFIX = "ab" * 24
@@ -19,14 +21,18 @@ TOOLS = [{"type": "function", "name": name} for name in ("get", "put")]
 Read = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
-def skeleton() -> dict[str, Any]:
+def begun() -> dict[str, Any]:
     request = parse_create({"input": "x", "model": "m", "tools": TOOLS, "metadata": {"a": "b"}})
-    return response_skeleton(request, response_id=RESPONSE_ID, created_at=100, model="target")
+    return skeleton(presentation(request, model="target"), response_id=RESPONSE_ID, created_at=100)
 
 
 def open_stream() -> tuple[EventStream, list[dict[str, Any]]]:
-    stream = EventStream(skeleton(), client_tools={"get", "put"})
+    stream = EventStream(begun(), client_tools={"get", "put"}, include=INCLUDABLE)
     return stream, stream.begin()
+
+
+def encoded(events: list[dict[str, Any]]) -> bytes:
+    return b"".join(map(encode_event, events))
 
 
 def says(*contents: Content, role: str | None = "assistant", **fields: Any) -> AgentResponseUpdate:
@@ -335,17 +341,17 @@ def test_failure_closes_what_is_open(read: Read) -> None:
 )
 def test_misuse_is_a_defect(misuse: Callable[[EventStream], Any]) -> None:
     with pytest.raises(RuntimeError):
-        misuse(EventStream(skeleton()))
+        misuse(EventStream(begun()))
 
 
 def test_events_are_not_changed_once_handed_out() -> None:
     stream, events = open_stream()
-    before = encode_events(events)
+    before = encoded(events)
     later = stream.feed([says(text("a")), says(thought("b")), says(call("c", "get", "{"))])
-    between = encode_events(later)
+    between = encoded(later)
     stream.complete(completed_at=1)
-    assert encode_events(events) == before
-    assert encode_events(later) == between
+    assert encoded(events) == before
+    assert encoded(later) == between
 
 
 words = st.sampled_from(["", "a", "bc", "ü", "{", "}", '{"a":1}', "\n", "🙂"])
@@ -399,7 +405,7 @@ def test_any_updates_give_a_stream_in_order(
     events += stream.feed(updates)
     events += stream.fail("server_error", "x") if fails else stream.complete(completed_at=1)
     assert read(events) is stream.response
-    assert encode_events(events).count(b"\n\n") == len(events)
+    assert encoded(events).count(b"\n\n") == len(events)
 
 
 plain_updates = st.builds(
@@ -424,5 +430,5 @@ def test_a_finished_response_is_rendered_as_it_was_streamed(read: Read, updates:
             update.role = "tool"
     streamed = read(run(*updates))
     result = AgentResponse.from_updates(updates)
-    rendered = render_response(skeleton(), result, completed_at=101, client_tools={"get", "put"})
+    rendered = render_response(begun(), result, completed_at=101, client_tools={"get", "put"}, include=INCLUDABLE)
     assert rendered == streamed

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from agent_framework import Content, Message, validate_tool_mode
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.responses import ResponseIncludable
 
 from afactors_channels.errors import BadRequest
 from afactors_channels.responses import CreateRequest, decode_body, parse_create
+from afactors_channels.responses.parse import fingerprint, idempotency_key
+from afactors_channels.responses.settings import INCLUDABLE
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 
@@ -121,6 +124,14 @@ def test_encrypted_reasoning_without_text() -> None:
     assert (content.text, content.protected_data) == ("", "e")
 
 
+def test_an_image_that_a_response_made_can_be_sent_again() -> None:
+    message = one({"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "AAAA"})
+    [content] = message.contents
+    assert (message.role, content.type, content.outputs.uri) == (
+        "assistant", "image_generation_tool_result", "data:image/png;base64,AAAA",
+    )  # fmt: skip
+
+
 def test_options_have_the_frameworks_names() -> None:
     request = ask(
         temperature=1, top_p=0.5, max_output_tokens=5, presence_penalty=-2, frequency_penalty=2, user="u", seed=3,
@@ -186,6 +197,21 @@ def test_null_is_not_given_and_unknown_fields_are_kept() -> None:
     assert request.unknown == {"prompt": {"id": "p"}, "extra": None}
 
 
+def test_a_response_in_the_background_is_stored() -> None:
+    for stored in ({}, {"store": True}, {"store": None}):
+        request = ask(background=True, **stored)
+        assert (request.background, request.echo["background"]) == (True, True)
+    assert ask(background=False, store=False).background is False
+
+
+def test_what_may_be_included_is_what_openai_knows() -> None:
+    known = list(get_args(ResponseIncludable))
+    assert sorted(known) == sorted(INCLUDABLE)
+    assert ask(include=known).include == known
+    with pytest.raises(BadRequest, match=r"'everything'.*reasoning\.encrypted_content"):
+        ask(include=["everything"])
+
+
 def test_conversations() -> None:
     assert ask(conversation="conv_1").conversation_id == "conv_1"
     request = ask(conversation={"id": "conv_1"})
@@ -224,6 +250,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"input": [{"type": "reasoning", "summary": [{"type": "x"}]}]}, "input[0].summary[0].type"),
     ({"input": [{"type": "reasoning", "summary": [], "encrypted_content": 1}]}, "input[0].encrypted_content"),
+    ({"input": [{"type": "image_generation_call", "id": "ig_1", "result": None}]}, "input[0].result"),
+    ({"input": [{"type": "image_generation_call", "result": "?"}]}, "input[0].result"),
+    (
+        {"input": [{"type": "image_generation_call", "result": "AA==", "output_format": "bmp"}]},
+        "input[0].output_format",
+    ),
     ({"temperature": 2.1}, "temperature"),
     ({"temperature": True}, "temperature"),
     ({"temperature": float("nan")}, "temperature"),
@@ -239,7 +271,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"top_logprobs": 21}, "top_logprobs"),
     ({"stream": 1}, "stream"),
     ({"store": "yes"}, "store"),
-    ({"background": True}, "background"),
+    ({"background": 1}, "background"),
+    ({"background": True, "store": False}, "background"),
     ({"model": ""}, "model"),
     ({"model": {}}, "model"),
     ({"instructions": ["x"]}, "instructions"),
@@ -251,6 +284,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
     ({"include": "x"}, "include"),
     ({"include": [1]}, "include[0]"),
+    ({"include": ["reasoning.encrypted_content", "everything"]}, "include[1]"),
     ({"safety_identifier": "s" * 65}, "safety_identifier"),
     ({"prompt_cache_key": 1}, "prompt_cache_key"),
     ({"previous_response_id": ""}, "previous_response_id"),
@@ -333,6 +367,26 @@ def test_bodies_that_are_not_json_objects(raw: bytes) -> None:
 
 def test_a_good_body() -> None:
     assert decode_body('{"input": "ü", "n": 1}'.encode()) == {"input": "ü", "n": 1}
+
+
+@pytest.mark.parametrize("key", [None, "a", "!~", "k" * 256])
+def test_idempotency_keys(key: str | None) -> None:
+    assert idempotency_key(key) == key
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "k" * 257, "caf\xe9", "a\n", "\x7f"])
+def test_bad_idempotency_keys_are_refused(key: str) -> None:
+    with pytest.raises(BadRequest, match="256") as caught:
+        idempotency_key(key)
+    assert (caught.value.field, caught.value.status) == ("Idempotency-Key", 400)
+
+
+def test_a_fingerprint_is_of_what_is_said() -> None:
+    body = {"input": [{"role": "user", "content": "ü"}], "temperature": 1, "n": 10**30}
+    turned = dict(reversed(body.items())) | {"input": [{"content": "ü", "role": "user"}]}
+    assert fingerprint(turned) == fingerprint(body)
+    for other in ({"stream": True}, {"input": "ü"}, {"temperature": 2}, {"n": None}):
+        assert fingerprint({**body, **other}) != fingerprint(body)
 
 
 anything = st.recursive(

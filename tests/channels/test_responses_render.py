@@ -22,7 +22,7 @@ from afactors_channels.errors import (
 )
 from afactors_channels.responses import (
     DONE,
-    encode_events,
+    encode_event,
     encode_json,
     error_body,
     error_headers,
@@ -30,16 +30,17 @@ from afactors_channels.responses import (
     new_response_id,
     parse_create,
     render_response,
-    response_skeleton,
+    sse_data,
 )
+from afactors_channels.responses.presentation import presentation, skeleton
 
 Checked = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def render(result: AgentResponse, **fields: Any) -> dict[str, Any]:
     request = parse_create({"input": "x", **fields})
-    skeleton = response_skeleton(request, response_id="resp_1", created_at=5, model="target")
-    return render_response(skeleton, result, completed_at=6, client_tools=request.client_tools)
+    begun = skeleton(presentation(request, model="target"), response_id="resp_1", created_at=5)
+    return render_response(begun, result, completed_at=6, client_tools=request.client_tools)
 
 
 def test_a_minimal_response(checked: Checked) -> None:
@@ -72,12 +73,6 @@ def test_a_response_repeats_the_request(checked: Checked) -> None:
     assert shaped["service_tier"] == "default"
     assert shaped["tool_choice"]["mode"] == "auto"
     assert shaped["text"]["format"]["name"] == "n"
-
-
-def test_a_conversation_that_the_request_did_not_name(checked: Checked) -> None:
-    request = parse_create({"input": "x"})
-    skeleton = response_skeleton(request, response_id="resp_1", created_at=5, model="m", conversation_id="conv_9")
-    assert checked(skeleton)["conversation"] == {"id": "conv_9"}
 
 
 def test_executed_calls_are_left_out_and_messages_stay_apart(checked: Checked) -> None:
@@ -134,13 +129,10 @@ def test_ids() -> None:
             new_response_id(wrong)
 
 
-def test_events_are_whole_and_joined() -> None:
-    encoded = encode_events([{"type": "a", "x": "line\nline\u2028"}, {"type": "b", "y": math.nan}])
-    assert (
-        encoded
-        == 'event: a\ndata: {"type":"a","x":"line\\nline\u2028"}\n\nevent: b\ndata: {"type":"b","y":null}\n\n'.encode()
-    )
-    assert encode_events([]) == b""
+def test_events_are_whole() -> None:
+    encoded = encode_event({"type": "a", "x": "line\nline\u2028", "y": math.nan})
+    assert encoded == 'event: a\ndata: {"type":"a","x":"line\\nline\u2028","y":null}\n\n'.encode()
+    assert sse_data(encoded) == '{"type":"a","x":"line\\nline\u2028","y":null}'.encode()
     assert DONE == b"data: [DONE]\n\n"
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from agent_framework import AgentSession, Message
+from agent_framework import AgentSession
 
-from afactors.history import Point
+from afactors.runs import Reference
 from afactors_channels import (
     ChannelIdentity,
     ChannelRequest,
@@ -164,9 +164,9 @@ async def test_a_turn_is_one_commit(autojump_clock: Clock, house: House):
     async with house.open():
         result = await house.runtime.ask(house.request("hello", "s", name="p1"))
     (commit,) = house.store.commits
-    assert commit.run.run_id == result.run_id
+    assert [run.run_id for run in commit.runs] == [result.run_id]
     assert set(commit.names) == {"p1"}
-    assert list(commit.put.values()) == list(commit.names.values())
+    assert list(commit.put.values()) == [Reference.decode(value).point for value in commit.names.values()]
     assert [len(append.rows) for append in commit.append] == [2]
 
 
@@ -177,12 +177,13 @@ async def test_the_record_of_a_completed_turn(autojump_clock: Clock, house: Hous
         turn = await house.post("second", "s", name="p2", identity=identity, metadata={"a": "b"}, retrievable=False)
         await turn.outcome()
         record = await house.record(turn)
-    assert record["st"] == "completed"
-    assert record["w"] == {"in_memory": [2, 4]}
-    assert (record["ch"], record["n"], record["id"], record["l"]) == ("test", "p2", "user-7", {"a": "b"})
-    assert record["x"] is True
-    assert record["c"] <= record["d"]
-    assert not {"in", "o", "tl", "why", "e"} & record.keys()
+        (log,) = (await house.point("p2")).logs()
+    assert record.state == "completed"
+    assert (record.input, record.output) == ({"at": [[log, 2, 3]]}, {"at": [[log, 3, 4]]}), "it is in the history"
+    assert (record.channel, record.token, record.identity, record.metadata) == ("test", "p2", "user-7", {"a": "b"})
+    assert not record.retrievable
+    assert record.created <= record.ended
+    assert (record.settings, record.reason, record.error) == ({}, None, None)
 
 
 async def test_records_expire_and_the_conversation_does_not(autojump_clock: Clock, house: House):
@@ -235,10 +236,10 @@ async def test_a_failed_turn_leaves_no_trace(autojump_clock: Clock, house: House
 
         house.target.on["three"] = look
         assert "mark" not in await house.ask("three", "s")
-    assert record["st"] == "failed"
-    assert Message.from_dict(record["in"][0]).text == "bad"
-    assert (record["o"], record["tl"]) == ({"temperature": 0.5}, [{"name": "t", "description": "d"}])
-    assert record["e"] == ["server_error", "The agent failed to answer."]
+    assert record.state == "failed"
+    assert house.said(record.input["is"]) == ["bad"]
+    assert record.settings == {"o": {"temperature": 0.5}, "tl": [{"name": "t", "description": "d"}]}
+    assert record.error == ("server_error", "The agent failed to answer.")
     assert "swordfish" not in str(record)
     assert "the secret is swordfish" in caplog.text, "the log has it all"
 
@@ -250,7 +251,7 @@ async def test_the_first_turn_of_a_session_fails(autojump_clock: Clock, house: H
     house.target.on["bad"] = fail
     async with house.open():
         assert isinstance(await caught(house.ask("bad", "s", name="p1")), TargetFailed)
-        assert await house.store.find("p1") is None, "a failed turn makes no point"
+        assert await house.point("p1") is None, "a failed turn makes no point"
         assert await house.ask("good", "s") == "good"
 
 
@@ -263,7 +264,7 @@ async def test_a_turn_that_takes_too_long(autojump_clock: Clock, house: House):
         assert trio.current_time() - start == pytest.approx(30.0, abs=1.01)
         assert isinstance(error, TargetFailed)
         assert (error.code, error.status) == ("timeout", 504)
-        assert (await house.record(turn))["st"] == "failed"
+        assert (await house.record(turn)).state == "failed"
         assert await house.ask("next", "s") == "next"
 
 
@@ -334,7 +335,7 @@ async def test_a_failed_turn_whose_request_cannot_be_stored_hurts_nobody_else(au
         turn = await house.post("bad", "s", tools=[tool])
         assert isinstance(await caught(turn.outcome()), TargetFailed)
         record = await house.record(turn)
-        assert (record["st"], "in" in record) == ("failed", False)
+        assert (record.state, record.input) == ("failed", None)
         house.target.hold("neighbour").set()
         assert (await neighbour.outcome()).result.text == "neighbour"
         assert house.actors.restarts == 0
@@ -383,8 +384,8 @@ async def test_a_queued_letter_is_withdrawn(autojump_clock: Clock, house: House)
         assert isinstance(error, TargetFailed)
         assert (error.code, error.status, second.state) == ("cancelled", 409, "cancelled")
         record = await house.record(second)
-        assert (record["st"], record["why"]) == ("cancelled", "user")
-        assert Message.from_dict(record["in"][0]).text == "second"
+        assert (record.state, record.reason) == ("cancelled", "user")
+        assert house.said(record.input["is"]) == ["second"]
         assert first.state == "running"
         house.target.hold("first").set()
         assert (await third.outcome()).result.text == "first third"
@@ -420,7 +421,7 @@ async def test_a_running_turn_is_cancelled(autojump_clock: Clock, house: House):
         assert turn.cancel("user")
         assert turn.cancel("user")  # it is on its way, and saying so again changes nothing
         assert isinstance(await caught(turn.outcome()), TargetFailed)
-        assert (await house.record(turn))["st"] == "cancelled"
+        assert (await house.record(turn)).state == "cancelled"
         assert await house.ask("two", "s") == "one two"
     assert house.target.ended == ["one", "slow", "two"]
 
@@ -459,7 +460,7 @@ async def test_a_turn_that_commits_cannot_be_cancelled(autojump_clock: Clock, ho
         durable.set()
         assert (await turn.outcome()).result.text == "hello"
         assert turn.state == "completed"
-        assert (await house.record(turn))["st"] == "completed"
+        assert (await house.record(turn)).state == "completed"
         assert await house.ask("again", "s") == "hello again"
 
 
@@ -473,8 +474,8 @@ async def test_a_caller_that_is_cancelled(autojump_clock: Clock, house: House, o
         house.target.hold("slow").set()
         await blocked()
         (record,) = await house.records()
-        assert record["st"] == ("completed" if on_disconnect == "finish" else "cancelled")
-        assert record.get("why") == (None if on_disconnect == "finish" else "disconnected")
+        assert record.state == ("completed" if on_disconnect == "finish" else "cancelled")
+        assert record.reason == (None if on_disconnect == "finish" else "disconnected")
         assert await house.ask("next", "s") == ("slow next" if on_disconnect == "finish" else "next")
 
 
@@ -671,8 +672,7 @@ async def test_branches_share_the_rows_of_their_parent(autojump_clock: Clock, ho
         await house.ask("other", after="p18", name="b")
         again = sum(len(append.rows) for commit in house.store.commits for append in commit.append)
         assert (rows, again) == (40, 42)
-        branch = Point.decode((await house.store.find("b")).value)
-        parent = Point.decode((await house.store.find("p18")).value)
+        branch, parent = await house.point("b"), await house.point("p18")
         assert branch.logs() > parent.logs()
 
 
@@ -695,8 +695,8 @@ async def test_without_a_session_nothing_is_remembered(autojump_clock: Clock, ho
         assert result.session_id is None
         assert await house.ask("two", "s", session_mode="disabled") == "two"
         assert await house.ask("three", "s") == "three"
-        assert await house.store.find("p1") is None
-        assert [record["st"] for record in await house.records()] == ["completed"] * 3
+        assert await house.point("p1") is None
+        assert [record.state for record in await house.records()] == ["completed"] * 3
 
 
 async def test_turns_without_a_session_run_side_by_side(autojump_clock: Clock, house: House):

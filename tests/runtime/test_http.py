@@ -2,14 +2,16 @@
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import trio
 
 from afactors.http import Dispatcher
-from afactors_channels import BadRequest, HostError, Route
+from afactors_channels import BadRequest, Endpoint, HostError, Overloaded, Route, TooLarge
 from afactors_channels.asgi import ClientGone, read_body, send_whole
 
 Inner = Callable[[Any, Any, Any], Awaitable[None]]
@@ -154,6 +156,131 @@ def test_two_channels_on_one_route():
 def test_a_channel_on_a_health_route():
     with pytest.raises(ValueError, match="GET /readyz"):
         Dispatcher(Host(), [Route("GET", "/readyz", echo)], 100)
+
+
+# --- templates
+
+
+async def show(scope: Any, _receive: Any, send: Any) -> None:
+    """A route: it answers with the parameters that it got."""
+    await send_whole(send, 200, json.dumps(scope.get("path_params")).encode())
+
+
+def shows(label: str) -> Endpoint:
+    """A route that answers with its name."""
+
+    async def answer(_scope: Any, _receive: Any, send: Any) -> None:
+        await send_whole(send, 200, label.encode())
+
+    return answer
+
+
+async def get(
+    host: Host, routes: list[Route], raw_path: str, inner: Inner | None = None, method: str = "GET"
+) -> Client:
+    client = Client(method, unquote(raw_path.partition("?")[0]))
+    client.scope["raw_path"] = raw_path.encode()
+    await Dispatcher(host, routes, 100, inner)(client.scope, client.receive, client.send)
+    return client
+
+
+ITEMS = [
+    Route("GET", "/items/{id}", show),
+    Route("DELETE", "/items/{id}", show),
+    Route("GET", "/items/{id}/parts/{part}", show),
+]
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "parameters"),
+    [
+        ("/items/abc", {"id": "abc"}),
+        ("/items/abc?id=other", {"id": "abc"}),
+        ("/items/a%2Fb", {"id": "a/b"}),
+        ("/items/a%252Fb", {"id": "a%2Fb"}),
+        ("/items/%2F", {"id": "/"}),
+        ("/items/%C3%A4+%20{x}", {"id": "ä+ {x}"}),
+        ("/items/..", {"id": ".."}),
+        ("/it%65ms/abc", {"id": "abc"}),
+        ("/items/%E2%82%AC/parts/2", {"id": "€", "part": "2"}),
+    ],
+)
+async def test_a_segment_in_braces_takes_one_segment(host: Host, raw_path: str, parameters: dict[str, str]):
+    client = await get(host, ITEMS, raw_path)
+    assert (client.status, json.loads(client.body)) == (200, parameters)
+    assert "path_params" not in client.scope, "the server's scope stays as it was"
+
+
+@pytest.mark.parametrize(
+    "raw_path",
+    [
+        "/items",
+        "/items/",
+        "/items//parts/2",
+        "/items/a/parts/",
+        "/items/a/b",
+        "/items/a/",
+        "/items/%FF",
+        "/items%2Fabc",
+    ],
+)
+async def test_what_no_template_takes(host: Host, raw_path: str):
+    assert (await get(host, ITEMS, raw_path)).status == 404
+    assert (await get(host, ITEMS, raw_path, inner)).body == b"inner:"
+
+
+async def test_without_a_raw_path_the_decoded_one_counts(fetch: Fetch, host: Host):
+    client = Client("GET", "/items/100%25")
+    await Dispatcher(host, ITEMS, 100)(client.scope, client.receive, client.send)
+    assert json.loads(client.body) == {"id": "100%25"}
+
+
+async def test_what_is_fixed_goes_before_what_is_in_braces(host: Host):
+    paths = ["/{a}/{b}", "/{a}/y", "/x/{b}", "/x/y", "/{a}/y/{c}", "/x/{b}/z"]
+    routes = [Route("GET", path, shows(path)) for path in paths]
+    for path, fits in [
+        ("/x/y", "/x/y"),
+        ("/x/1", "/x/{b}"),
+        ("/1/y", "/{a}/y"),
+        ("/1/1", "/{a}/{b}"),
+        ("/x/y/z", "/x/{b}/z"),
+        ("/x/y/1", "/{a}/y/{c}"),
+    ]:
+        assert (await get(host, routes, path)).body.decode() == fits
+
+
+async def test_an_exact_path_hides_a_template_for_every_method(host: Host):
+    client = await get(host, [*ITEMS, Route("POST", "/items/search", echo)], "/items/search")
+    assert (client.status, client.headers[b"allow"]) == (405, b"POST")
+
+
+@pytest.mark.parametrize("method", ["PUT", "OPTIONS", "HEAD"])
+async def test_a_method_that_a_template_does_not_serve(host: Host, method: str):
+    client = await get(host, ITEMS, "/items/abc", method=method)
+    assert (client.status, client.headers[b"allow"]) == (405, b"DELETE, GET")
+
+
+async def test_the_inner_app_gets_the_scope_without_our_parameters(host: Host):
+    assert (await get(host, ITEMS, "/items/abc", show, method="PUT")).body == b"null"
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["/a/{x}", "/a/{x}"], "two channels serve GET /a/{x}"),
+        (["/a/{x}", "/a/{y}"], "/a/{y} and /a/{x} are one path"),
+        (["/a/{x}/{x}"], "name of its own"),
+        (["/a/{x}:go"], "whole segment"),
+        (["/a/{}"], "whole segment"),
+        (["/a/x}"], "whole segment"),
+    ],
+)
+def test_templates_that_are_refused(paths: list[str], message: str):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Dispatcher(Host(), [Route("GET", path, echo) for path in paths], 100)
+
+
+# --- errors
 
 
 async def test_an_error_that_escapes_a_route_gets_its_envelope(host: Host):
@@ -348,7 +475,7 @@ async def test_a_client_that_leaves_is_no_error(host: Host):
 async def test_other_scopes_are_the_inner_apps(host: Host, kind: str):
     client = Client("GET", "/")
     dispatcher = Dispatcher(host, [], 100, inner)
-    await dispatcher({"type": kind, "path": "/"}, client.receive, client.send)
+    await dispatcher({**client.scope, "type": kind}, client.receive, client.send)
     assert client.sent == [{"type": f"{kind}.inner"}]
 
 
@@ -366,7 +493,184 @@ async def test_alone_it_has_a_lifespan_of_its_own(host: Host):
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-async def test_alone_it_closes_a_websocket(host: Host):
-    client = Client("GET", "/")
-    await Dispatcher(host, [], 100)({"type": "websocket", "path": "/"}, client.receive, client.send)
-    assert client.sent == [{"type": "websocket.close", "code": 1000}]
+# --- websockets
+
+
+class Socket(Client):
+    """One websocket; the messages that it sends, and then it leaves."""
+
+    def __init__(self, path: str, *messages: str | bytes, extended: bool = True) -> None:
+        super().__init__("GET", path)
+        self.scope = {"type": "websocket", "path": path, "headers": []}
+        if extended:
+            self.scope["extensions"] = {"websocket.http.response": {}}
+        self.messages: list[dict[str, Any]] = [{"type": "websocket.connect"}]
+        for message in messages:
+            kinds = {"text": None, "bytes": None, "text" if isinstance(message, str) else "bytes": message}
+            self.messages.append({"type": "websocket.receive", **kinds})
+
+    async def receive(self) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        return self.messages.pop(0) if self.messages else {"type": "websocket.disconnect", "code": 1006}
+
+    @property
+    def kinds(self) -> list[str]:
+        return [message["type"] for message in self.sent]
+
+
+async def talk(scope: Any, receive: Any, send: Any) -> None:
+    """A websocket route: it returns what it gets."""
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept", "parameters": scope.get("path_params")})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({**message, "type": "websocket.send"})
+
+
+TALK = [
+    Route("WEBSOCKET", "/talk", talk),
+    Route("WEBSOCKET", "/talk/{id}", talk),
+    Route("POST", "/both", echo),
+    Route("WEBSOCKET", "/both", talk),
+    Route("GET", "/page", echo),
+]
+
+
+@pytest.fixture
+def connect(host: Host) -> Callable[..., Awaitable[Socket]]:
+    async def connect(
+        path: str,
+        *messages: str | bytes,
+        inner: Inner | None = None,
+        endpoint: Endpoint | None = None,
+        extended: bool = True,
+    ) -> Socket:
+        routes = [Route("WEBSOCKET", path, endpoint)] if endpoint is not None else TALK
+        socket = Socket(path, *messages, extended=extended)
+        await Dispatcher(host, routes, 100, inner)(socket.scope, socket.receive, socket.send)
+        return socket
+
+    return connect
+
+
+Connect = Callable[..., Awaitable[Socket]]
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters"), [("/talk", None), ("/both", None), ("/talk/7", {"id": "7"}), ("/talk/ä", {"id": "ä"})]
+)
+async def test_a_websocket_route(connect: Connect, path: str, parameters: dict[str, str] | None):
+    socket = await connect(path, "one", b"two", inner=inner)
+    assert socket.kinds == ["websocket.accept", "websocket.send", "websocket.send"]
+    assert socket.sent[0]["parameters"] == parameters
+    assert (socket.sent[1]["text"], socket.sent[2]["bytes"]) == ("one", b"two")
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/talk/", "/page", "/healthz"])
+async def test_a_websocket_that_is_not_there(connect: Connect, path: str):
+    socket = await connect(path)
+    assert socket.kinds == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert (socket.status, socket.error["code"]) == (404, "not_found")
+    assert (await connect(path, inner=inner)).kinds == ["websocket.inner"]
+
+
+async def test_where_a_server_knows_no_refusal_the_websocket_is_closed(connect: Connect):
+    assert (await connect("/nothing", extended=False)).sent == [{"type": "websocket.close"}]
+
+
+async def test_websockets_are_unavailable_until_it_opens(connect: Connect, host: Host):
+    host.serving = False
+    socket = await connect("/talk", inner=inner)
+    assert (socket.status, socket.error["code"], socket.headers[b"retry-after"]) == (503, "unavailable", b"5")
+    assert (await connect("/nothing", inner=inner)).kinds == ["websocket.inner"]
+    host.broken = "the disk is gone"
+    assert (await connect("/nothing", inner=inner)).status == 503
+
+
+@pytest.mark.parametrize("path", ["/talk", "/talk/7"])
+@pytest.mark.parametrize("method", ["GET", "POST", "WEBSOCKET"])
+async def test_a_plain_request_to_a_websocket(host: Host, path: str, method: str):
+    client = await get(host, TALK, path, method=method)
+    assert (client.status, client.error["code"]) == (426, "upgrade_required")
+    assert (client.headers[b"upgrade"], client.headers[b"connection"]) == (b"websocket", b"upgrade")
+    assert (await get(host, TALK, path, inner, method=method)).body == b"inner:"
+
+
+@pytest.mark.parametrize("method", ["GET", "WEBSOCKET"])
+async def test_a_websocket_is_not_among_the_allowed_methods(host: Host, method: str):
+    client = await get(host, TALK, "/both", method=method)
+    assert (client.status, client.headers[b"allow"]) == (405, b"POST")
+
+
+def test_two_channels_on_one_websocket():
+    with pytest.raises(ValueError, match="two channels serve WEBSOCKET /talk"):
+        Dispatcher(Host(), [*TALK, Route("WEBSOCKET", "/talk", talk)], 100)
+
+
+async def test_an_error_before_a_websocket_is_accepted(connect: Connect):
+    async def refuse(_scope: Any, receive: Any, _send: Any) -> None:
+        await receive()
+        raise Overloaded("not now", retry_after=2.0)
+
+    socket = await connect("/x", endpoint=refuse)
+    assert socket.kinds == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert (socket.status, socket.headers[b"retry-after"], socket.error["message"]) == (429, b"2", "not now")
+
+
+async def test_an_error_after_a_websocket_was_accepted(connect: Connect, caplog: pytest.LogCaptureFixture):
+    async def stumble(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        raise HostError("too late")
+
+    socket = await connect("/x", endpoint=stumble)
+    assert socket.sent == [{"type": "websocket.accept"}, {"type": "websocket.close", "code": 1011}]
+    assert "too late" in caplog.text
+
+
+@pytest.mark.parametrize("closed_by", ["us", "the client"])
+async def test_an_error_after_a_websocket_was_closed(
+    connect: Connect, caplog: pytest.LogCaptureFixture, closed_by: str
+):
+    async def stumble(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        if closed_by == "us":
+            await send({"type": "websocket.close"})
+        assert (await receive())["type"] == "websocket.disconnect"
+        raise HostError("too late")
+
+    socket = await connect("/x", endpoint=stumble)
+    assert socket.kinds == ["websocket.accept", "websocket.close"][: 2 if closed_by == "us" else 1]
+    assert "too late" in caplog.text
+
+
+@pytest.mark.parametrize("message", ["x" * 100, b"x" * 100, "€" * 33])
+async def test_a_message_at_the_limit(connect: Connect, message: str | bytes):
+    assert (await connect("/talk", message, message)).kinds == ["websocket.accept", "websocket.send", "websocket.send"]
+
+
+@pytest.mark.parametrize("message", ["x" * 101, b"x" * 101, "€" * 34])
+async def test_a_message_over_the_limit(connect: Connect, message: str | bytes):
+    socket = await connect("/talk", "short", message)
+    assert socket.kinds == ["websocket.accept", "websocket.send", "websocket.close"]
+    assert socket.sent[-1]["code"] == 1009
+
+
+async def test_an_endpoint_may_answer_a_message_over_the_limit_itself(connect: Connect):
+    async def patient(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        with pytest.raises(TooLarge, match="message is over the limit of 100 bytes"):
+            await receive()
+        await send({"type": "websocket.send", "text": (await receive())["text"]})
+
+    socket = await connect("/x", "x" * 101, "short", endpoint=patient)
+    assert socket.sent[-1] == {"type": "websocket.send", "text": "short"}
+
+
+async def test_an_inner_apps_messages_are_bounded_too(connect: Connect):
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk, scope, receive, send)
+
+    socket = await connect("/elsewhere", "x" * 101, inner=app)
+    assert socket.kinds == ["websocket.accept", "websocket.close"]

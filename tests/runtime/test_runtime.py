@@ -213,8 +213,8 @@ async def test_what_still_runs_at_the_deadline_is_cancelled(autojump_clock: Cloc
         assert (error.code, error.status) == ("draining", 503)
     async with house.open():
         records = [*await house.records("x"), *await house.records("y")]
-        assert [(record["st"], record["why"]) for record in records] == [("cancelled", "draining")] * 3
-        assert {Message.from_dict(record["in"][0]).text for record in records} == {"a", "b", "queued"}
+        assert [(record.state, record.reason) for record in records] == [("cancelled", "draining")] * 3
+        assert sorted(text for record in records for text in house.said(record.input["is"])) == ["a", "b", "queued"]
 
 
 async def test_what_does_not_obey_is_abandoned(autojump_clock: Clock, house: House):
@@ -371,7 +371,7 @@ async def test_a_stream_left_early(autojump_clock: Clock, house: House, on_disco
         assert turn.state == ("completed" if on_disconnect == "finish" else "cancelled")
         assert await house.ask("next", "s") == (f"{text} next" if on_disconnect == "finish" else "next")
         record = await house.record(turn)
-        assert record.get("why") == (None if on_disconnect == "finish" else "disconnected")
+        assert record.reason == (None if on_disconnect == "finish" else "disconnected")
 
 
 async def test_a_stream_that_is_not_read_to_its_end(autojump_clock: Clock, house: House):

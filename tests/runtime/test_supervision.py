@@ -92,7 +92,7 @@ async def test_a_letter_that_is_cancelled_between_two_lives(autojump_clock: Cloc
         assert turn.cancel("user")
         error = await caught(turn.outcome())
         assert error.code == "cancelled"
-        assert (await house.record(turn))["st"] == "cancelled"
+        assert (await house.record(turn)).state == "cancelled"
         assert house.target.started == []
         assert await house.ask("two", "s") == "two"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import h11
@@ -16,6 +17,10 @@ from afactors.serve import listen
 from afactors.worker import serving
 
 BIG = 4 * 1024 * 1024
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -44,8 +49,26 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": b"ok"})
 
 
+async def early(scope: Any, receive: Any, send: Any) -> None:
+    """It ends before it read what was sent."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        await trio.sleep(0.5)
+    else:
+        await trio.sleep(0.5)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def late(scope: Any, receive: Any, send: Any) -> None:
+    """A websocket that reads to the end."""
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
 @asynccontextmanager
-async def server(**settings: Any) -> AsyncIterator[int]:
+async def server(app: Any = app, **settings: Any) -> AsyncIterator[int]:
     config = Config()
     config.errorlog = None
     for name, value in settings.items():
@@ -201,3 +224,39 @@ async def test_junk_is_refused(junk: bytes) -> None:
             assert answer.startswith(b"HTTP/1.1 400")
         async with client(port) as one:
             assert await one.get("/") == (200, b"ok")
+
+
+@pytest.mark.parametrize("websocket", [False, True])
+async def test_an_app_that_leaves_without_reading_leaves_nothing_behind(websocket: bool) -> None:
+    """More than the app's queue holds is still on its way when it ends."""
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5000000\r\n\r\n"
+    body = b"x" * 5_000_000
+    if websocket:
+        head, body = UPGRADE, (b"\x82\x81" + bytes(4) + b"x") * 100
+    async with server(early) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(head)
+        if websocket:
+            assert (await stream.receive_some(1000)).startswith(b"HTTP/1.1 101")
+        with trio.fail_after(10), suppress(trio.BrokenResourceError):
+            await stream.send_all(body)
+            while await stream.receive_some(1000):
+                pass
+
+
+async def test_of_a_message_that_is_too_big_no_more_is_kept() -> None:
+    piece = bytes([0, 0xFF]) + (10**6).to_bytes(8, "big") + bytes(4 + 10**6)
+    async with (
+        server(late, websocket_max_message_size=1000) as port,
+        await trio.open_tcp_stream("127.0.0.1", port) as stream,
+    ):
+        await stream.send_all(UPGRADE)
+        assert (await stream.receive_some(1000)).startswith(b"HTTP/1.1 101")
+        tracemalloc.start()
+        await stream.send_all(b"\x02" + piece[1:] + piece * 20)
+        assert await stream.receive_some(100) == b"\x88\x02\x03\xf1"  # 1009
+        await trio.sleep(0.5)
+        assert tracemalloc.get_traced_memory()[0] < 5 * 10**6
+        tracemalloc.stop()
+        await stream.send_all(b"\x80\x80" + bytes(4) + b"\x88\x82" + bytes(4) + b"\x03\xf1")
+        with trio.fail_after(5):
+            assert await stream.receive_some(100) == b"", "the closing handshake is complete"

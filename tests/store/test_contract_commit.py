@@ -1,5 +1,7 @@
 """What every store promises of claims, commits and what they change."""
 
+from dataclasses import replace
+
 import pytest
 import trio
 
@@ -11,11 +13,14 @@ from afactors_store import (
     Conflict,
     Fenced,
     Found,
+    NewLetter,
     RunRecord,
     Store,
     StoreUnusable,
     Work,
 )
+
+NAN = float("nan")
 
 
 async def test_a_key_that_was_never_written(store: Store) -> None:
@@ -23,7 +28,9 @@ async def test_a_key_that_was_never_written(store: Store) -> None:
     assert claim == Claim("key", 1, 0, b"", {}, 0)
     assert await store.read(claim, ["doc"]) == {}
     assert await store.read_log(claim, 1, 0, 10) == []
+    assert await store.log_length(claim, 1) == 0
     assert await store.list_documents(claim) == []
+    assert await store.names(claim) == []
     assert await store.letters(claim) == []
     assert await store.runs("key") == []
     assert await store.run("key", "run") is None
@@ -79,7 +86,9 @@ async def test_logs(store: Store) -> None:
     for start in range(7):
         for stop in range(7):
             assert await store.read_log(claim, 7, start, stop) == rows[start:stop]
+    assert (await store.log_length(claim, 7), await store.log_length(claim, 8)) == (5, 1)
     await store.commit(claim, Commit(drop_logs=[7, 999]))
+    assert await store.log_length(claim, 7) == 0
     assert await store.read_log(claim, 7, 0, 10) == []
     assert await store.read_log(claim, 8, 0, 10) == [b"other"]
     await store.commit(claim, Commit(drop_logs=[8], append=[Append(8, 0, [b"anew"])]))
@@ -131,15 +140,37 @@ async def test_names(store: Store) -> None:
     assert await store.find("resp_1") == Found("other", b"d")
 
 
+async def test_names_are_listed_by_their_holder(store: Store) -> None:
+    claim, other = await store.claim("key"), await store.claim("other")
+    names = [f"{n:05}" for n in range(3000)]
+    await store.commit(claim, Commit(names=dict.fromkeys(names, b"x" * 100)))
+    await store.commit(other, Commit(names={"00500a": b""}, drop_names=["00000"]))
+    assert await store.names(claim) == names[:1000]
+    assert await store.names(claim, after="00999", limit=1500) == names[1000:2500]
+    assert await store.names(other) == ["00500a"]
+    assert await store.names(claim, limit=0) == []
+
+
 async def test_runs(store: Store) -> None:
     claim = await store.claim("key")
-    await store.commit(claim, Commit(run=RunRecord("b", b"1")))
-    await store.commit(claim, Commit(run=RunRecord("a", b"2", 5.0)))
-    await store.commit(claim, Commit(run=RunRecord("b", b"3", 7.0)))
+    await store.commit(claim, Commit(runs=[RunRecord("b", b"1")]))
+    await store.commit(claim, Commit(runs=[RunRecord("a", b"2", 5.0)]))
+    await store.commit(claim, Commit(runs=[RunRecord("b", b"3", 7.0)]))
     assert await store.run("key", "b") == b"3"
     assert await store.runs("key") == [RunRecord("a", b"2", 5.0), RunRecord("b", b"3", 7.0)]
     assert await store.runs("key", after="a") == [RunRecord("b", b"3", 7.0)]
     assert await store.runs("key", limit=1) == [RunRecord("a", b"2", 5.0)]
+
+
+async def test_several_runs_in_one_commit(store: Store) -> None:
+    claim = await store.claim("key")
+    await store.commit(claim, Commit(runs=[RunRecord("a", b"1", 5.0), RunRecord("b", b"2"), RunRecord("a", b"3")]))
+    assert await store.runs("key") == [RunRecord("a", b"3"), RunRecord("b", b"2")]
+    await store.commit(claim, Commit(drop_runs=["a", "b", "never there"], runs=[RunRecord("b", b"4", 7.0)]))
+    assert await store.runs("key") == [RunRecord("b", b"4", 7.0)]
+    await store.commit(claim, Commit(drop_runs=["b"]))
+    assert await store.runs("key") == []
+    assert await store.expire(9.0) == 0
 
 
 async def test_timers_are_work_when_they_are_due(store: Store) -> None:
@@ -178,7 +209,7 @@ async def test_a_claim_from_before_an_erase_is_fenced(store: Store) -> None:
 
 async def test_aliases(store: Store) -> None:
     claim = await store.claim("main")
-    await store.commit(claim, Commit(put={"a": b"1"}, aliases={"tg:1": True, "dc:2": True}, run=RunRecord("r", b"")))
+    await store.commit(claim, Commit(put={"a": b"1"}, aliases={"tg:1": True, "dc:2": True}, runs=[RunRecord("r", b"")]))
     assert (await store.claim("tg:1", ["a"])) == await store.claim("main", ["a"])
     assert await store.run("dc:2", "r") == b""
     await store.enqueue("dc:2", "m", b"to main")
@@ -243,8 +274,11 @@ async def test_bad_names(store: Store, name: str) -> None:
         Commit(put={name: b""}),
         Commit(names={name: b""}),
         Commit(timers={name: 1.0}),
-        Commit(run=RunRecord(name, b"")),
+        Commit(runs=[RunRecord(name, b"")]),
+        Commit(drop_runs=[name]),
+        Commit(expire_names={name: 1.0}),
         Commit(consume=[name]),
+        Commit(letters=[NewLetter(name, b"")]),
     ):
         with pytest.raises(BadKey):
             await store.commit(claim, bad)
@@ -257,7 +291,7 @@ async def test_names_of_the_greatest_length(store: Store) -> None:
     name = "n" * 256
     claim = await store.claim("k" * 1024)
     await store.commit(
-        claim, Commit(put={name: b""}, names={name: b""}, timers={name: 1.0}, run=RunRecord(name, b"", 1.0))
+        claim, Commit(put={name: b""}, names={name: b""}, timers={name: 1.0}, runs=[RunRecord(name, b"", 1.0)])
     )
     assert await store.list_documents(claim) == [name]
 
@@ -266,11 +300,22 @@ async def test_names_of_the_greatest_length(store: Store) -> None:
 async def test_bad_log_ids(store: Store, log: int) -> None:
     with pytest.raises(BadKey, match="log id"):
         await store.commit(await store.claim("key"), Commit(append=[Append(log, 0, [b""])]))
+    with pytest.raises(BadKey, match="log id"):
+        await store.commit(await store.claim("key"), Commit(expire_logs={log: 1.0}))
 
 
-async def test_an_instant_that_is_not_a_number(store: Store) -> None:
+@pytest.mark.parametrize(
+    "commit",
+    [
+        Commit(timers={"t": NAN}),
+        Commit(runs=[RunRecord("r", b"", NAN)]),
+        Commit(expire_names={"n": NAN}),
+        Commit(expire_logs={1: NAN}),
+    ],
+)
+async def test_an_instant_that_is_not_a_number(store: Store, commit: Commit) -> None:
     with pytest.raises(ValueError, match="NaN"):
-        await store.commit(await store.claim("key"), Commit(timers={"t": float("nan")}))
+        await store.commit(await store.claim("key"), commit)
 
 
 async def test_many_keys(store: Store) -> None:
@@ -304,3 +349,46 @@ async def test_what_was_committed_is_there_after_reopening(closed_store: Store) 
         assert claim.documents == {"a": b"1"}
         assert (await closed_store.commit(claim, Commit())).version == 2
     assert tuple(map(len, identity)) == (16, 32)
+
+
+async def test_a_log_is_truncated(store: Store):
+    claim = await store.claim("key")
+    await store.commit(claim, Commit(append=[Append(1, 0, [b"a", b"b", b"c"]), Append(2, 0, [b"x"])]))
+    await store.commit(claim, Commit(append=[Append(1, 3, [b"d", b"e"])]))
+    await store.commit(claim, Commit(truncate={1: 2, 2: 5, 3: 0}))
+    assert await store.read_log(claim, 1, 0, 9) == [b"a", b"b"]
+    assert await store.read_log(claim, 2, 0, 9) == [b"x"]
+    assert await store.log_length(claim, 1) == 2
+    await store.commit(claim, Commit(append=[Append(1, 2, [b"f"])]))
+    assert await store.read_log(claim, 1, 0, 9) == [b"a", b"b", b"f"]
+    await store.commit(claim, Commit(truncate={1: 0}))
+    assert await store.log_length(claim, 1) == 0
+    with pytest.raises(Conflict):
+        await store.commit(claim, Commit(truncate={2: 0}, append=[Append(2, 1, [b"y"])]))
+
+
+async def test_what_is_accepted_for_other_keys_is_in_the_same_transaction(store: Store):
+    claim = await store.claim("key")
+    for_other = Commit(letters=[NewLetter("m", b"1")], names={"name": b"x"}, runs=[RunRecord("r", b"y")])
+    await store.commit(claim, Commit(put={"d": b""}, others=[("other", for_other), ("key", for_other_name("n"))]))
+    assert [one.body for one in await store.letters(await store.claim("other"))] == [b"1"]
+    assert await store.find("name") == Found("other", b"x")
+    assert await store.run("other", "r") == b"y"
+    assert [one.body for one in await store.letters(claim)] == [b"2"]
+    assert [work.key for work in await store.work(0.0)] == ["key", "other"]
+
+
+@pytest.mark.parametrize("refused", [Commit(append=[Append(1, 7, [b""])]), Commit(others=[("third", Commit())])])
+async def test_nothing_is_accepted_for_other_keys_if_anything_is_refused(store: Store, refused: Commit):
+    claim = await store.claim("key")
+    await store.commit(await store.claim("third"), Commit(names={"taken": b""}))
+    taken = Commit(names={"taken": b""})
+    with pytest.raises(Conflict):
+        await store.commit(
+            claim, replace(refused, put={"d": b""}, others=[("other", for_other_name("n")), ("key", taken)])
+        )
+    assert await store.keys() == ["third"]
+
+
+def for_other_name(message_id: str) -> Commit:
+    return Commit(letters=[NewLetter(message_id, b"2")])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from afactors_store import Commit, Conflict, Letter, Store, Work
+from afactors_store import Commit, Conflict, Letter, NewLetter, Store, Work
 
 
 async def test_letters_wait_in_order_until_they_are_consumed(store: Store) -> None:
@@ -35,6 +35,37 @@ async def test_what_does_not_wait_cannot_be_consumed(store: Store, consume: list
         await store.commit(claim, Commit(put={"a": b""}, consume=consume))
     assert (await store.claim("key", ["a"])).documents == {}
     assert len(await store.letters(claim)) == 1
+
+
+async def test_a_commit_accepts_letters_behind_those_that_wait(store: Store) -> None:
+    await store.enqueue("key", "m0", b"0")
+    claim = await store.claim("key")
+    await store.commit(claim, Commit(letters=[NewLetter("m1", b"1"), NewLetter("m2", b"2")]))
+    waiting = [Letter(f"m{n}", n, b"%d" % n) for n in range(3)]
+    assert await store.letters(claim) == waiting
+    assert not await store.enqueue("key", "m2", b"again")
+    await store.commit(claim, Commit(consume=["m0", "m1", "m2"], letters=[NewLetter("m1", b"anew")]))
+    assert await store.letters(claim) == [Letter("m1", 3, b"anew")]
+    assert await store.work(0.0) == [Work("key", 1, None)]
+    await store.commit(claim, Commit(consume=["m1"]))
+    assert await store.work(0.0) == []
+
+
+async def test_the_first_commit_of_a_key_may_accept_letters(store: Store) -> None:
+    claim = await store.claim("key")
+    assert (await store.commit(claim, Commit(letters=[NewLetter("m", b"")]))).version == 1
+    assert await store.work(0.0) == [Work("key", 1, None)]
+
+
+@pytest.mark.parametrize("ids", [["m"], ["new", "m"], ["new", "new"], ["c", "c"]])
+async def test_an_id_waits_once(store: Store, ids: list[str]) -> None:
+    await store.enqueue("key", "m", b"")
+    await store.enqueue("key", "c", b"")
+    claim = await store.claim("key")
+    with pytest.raises(Conflict, match="letter"):
+        await store.commit(claim, Commit(put={"a": b""}, consume=["c"], letters=[NewLetter(id_, b"") for id_ in ids]))
+    assert (await store.claim("key", ["a"])).documents == {}
+    assert [letter.message_id for letter in await store.letters(claim)] == ["m", "c"]
 
 
 async def test_letters_beyond_one_slice(store: Store) -> None:

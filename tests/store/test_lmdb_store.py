@@ -2,7 +2,9 @@
 
 import os
 import stat
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import lmdb
@@ -19,7 +21,7 @@ from afactors_store import (
     StoreFull,
     StoreUnusable,
 )
-from afactors_store.keys import META
+from afactors_store.keys import CLEAN, META
 
 
 async def open_once(path: Path) -> None:
@@ -65,11 +67,48 @@ async def test_a_newer_format_is_refused_and_left_untouched(tmp_path: Path) -> N
     assert (tmp_path / "data.mdb").read_bytes() == before
 
 
-async def test_reopening_writes_nothing(tmp_path: Path) -> None:
+def rows_in(path: Path) -> list[tuple[bytes, bytes]]:
+    with lmdb.Environment(os.fspath(path)) as env, env.begin() as txn:
+        return list(txn.cursor())
+
+
+async def test_reopening_changes_nothing(tmp_path: Path) -> None:
     await open_once(tmp_path)
-    before = (tmp_path / "data.mdb").read_bytes()
+    before = rows_in(tmp_path)
     await open_once(tmp_path)
-    assert (tmp_path / "data.mdb").read_bytes() == before
+    assert rows_in(tmp_path) == before
+
+
+async def test_what_an_older_afactors_wrote_is_read_and_expires(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path, sync=False)
+    async with store.open():
+        await store.commit(await store.claim("key"), Commit(runs=[RunRecord("kept", b"")]))
+    with lmdb.Environment(os.fspath(tmp_path)) as env, env.begin(write=True) as txn:
+        number = txn.get(b"kkey")
+        txn.put(b"r" + number + b"rold", msgpack.packb({"v": 1, "b": b"body", "x": 5.0}))
+        txn.put(b"e" + bytes.fromhex("c014000000000000") + number + b"old", b"")
+        txn.delete(CLEAN)  # which an older one does not write
+    async with store.open():
+        assert not store.left_cleanly
+        assert await store.run("key", "old") == b"body"
+        assert await store.expire(4.9) == 0
+        assert await store.expire(5.0) == 1
+        assert await store.runs("key") == [RunRecord("kept", b"")]
+    assert [key for key, _ in rows_in(tmp_path) if key[:1] == b"e"] == []
+
+
+async def test_a_killed_owner_did_not_leave_cleanly(tmp_path: Path, start) -> None:
+    async def run_owner(end: Callable[["subprocess.Popen[str]"], None]) -> bool:
+        owner = start("owner.py", tmp_path)
+        await trio.to_thread.run_sync(owner.stdout.readline)
+        end(owner)
+        await trio.to_thread.run_sync(owner.wait)
+        async with (store := LmdbStore(tmp_path)).open():
+            return store.left_cleanly
+
+    assert await run_owner(lambda owner: owner.stdin.close())
+    assert not await run_owner(lambda owner: owner.kill())
+    assert await run_owner(lambda owner: owner.stdin.close())
 
 
 async def fill(store: LmdbStore) -> int:
@@ -77,7 +116,7 @@ async def fill(store: LmdbStore) -> int:
     claim = await store.claim("large")
     rows = 0
     while True:
-        commit = Commit(append=[Append(1, rows, [bytes(3000)])], run=RunRecord(f"r{rows}", b"", 1.0))
+        commit = Commit(append=[Append(1, rows, [bytes(3000)])], runs=[RunRecord(f"r{rows}", b"", 1.0)])
         try:
             await store.commit(claim, commit)
         except StoreFull:

@@ -14,6 +14,7 @@ from afactors_store import (
     LmdbStore,
     MemoryStore,
     NewDelivery,
+    NewLetter,
     Retry,
     RunRecord,
     Store,
@@ -26,6 +27,7 @@ KEYS = st.sampled_from(["a", "b", "é" * 300])
 NAMES = st.sampled_from(["x", "y", "z"])
 BODIES = st.binary(max_size=3)
 TIMES = st.integers(0, 20).map(float)
+EXPIRIES = st.none() | TIMES
 
 COMMITS = st.builds(
     Commit,
@@ -33,11 +35,15 @@ COMMITS = st.builds(
     delete=st.lists(NAMES, max_size=1),
     append=st.lists(st.builds(Append, st.just(1), st.integers(0, 3), st.lists(BODIES, max_size=3)), max_size=2),
     drop_logs=st.lists(st.just(1), max_size=1),
+    expire_logs=st.dictionaries(st.just(1), EXPIRIES, max_size=1),
     consume=st.lists(NAMES, max_size=1),
+    letters=st.lists(st.builds(NewLetter, NAMES, BODIES), max_size=2),
     names=st.dictionaries(NAMES, BODIES, max_size=1),
     drop_names=st.lists(NAMES, max_size=1),
-    run=st.none() | st.builds(RunRecord, NAMES, BODIES, st.none() | TIMES),
-    timers=st.dictionaries(NAMES, st.none() | TIMES, max_size=2),
+    expire_names=st.dictionaries(NAMES, EXPIRIES, max_size=2),
+    runs=st.lists(st.builds(RunRecord, NAMES, BODIES, EXPIRIES), max_size=2),
+    drop_runs=st.lists(NAMES, max_size=1),
+    timers=st.dictionaries(NAMES, EXPIRIES, max_size=2),
     deliveries=st.lists(st.builds(NewDelivery, NAMES, BODIES, TIMES), max_size=3),
     aliases=st.dictionaries(KEYS, st.booleans(), max_size=1),
 )
@@ -81,7 +87,9 @@ class History:
             await self.store.settle(self.taken[n], outcome)
 
     async def expire(self, now, limit):
-        return await self.store.expire(now, limit)
+        deleted = await self.store.expire(now, limit)
+        assert deleted <= limit
+        return deleted
 
     async def erase(self, key):
         return await self.store.erase(key)
@@ -96,7 +104,7 @@ class History:
             claim = await store.claim(key, "xyz")
             seen += [claim.key, claim.version, claim.documents, claim.letters, len(claim.incarnation)]
             seen += [await store.letters(claim), await store.runs(key), await store.list_documents(claim)]
-            seen.append(await store.read_log(claim, 1, 0, 99))
+            seen += [await store.names(claim), await store.log_length(claim, 1), await store.read_log(claim, 1, 0, 99)]
         return seen
 
 
@@ -118,6 +126,8 @@ def expected_index(rows: dict[bytes, bytes]) -> set[bytes]:  # noqa: C901 - a ta
             expected.add(keys.ALIASES + rest)
         elif table == keys.TIMER:
             expected.add(keys.timer_entry(keys.to_instant(value), number, rest))
+        elif table == keys.EXPIRES:
+            expected.add(keys.expiry_entry(keys.to_instant(value), number, rest))
         elif table == keys.RUN:
             expires_at = records.decode_run(value).expires_at
             if expires_at is not None:
@@ -134,6 +144,15 @@ def expected_index(rows: dict[bytes, bytes]) -> set[bytes]:  # noqa: C901 - a ta
     return expected
 
 
+def belongs_to_something(row: bytes, rows: dict[bytes, bytes]) -> bool:
+    """Whether an actor's row tells the expiry of a name or log that is there, or is of another kind."""
+    number, table, rest = row[1:9], row[9:10], row[10:]
+    if row[:1] != keys.ROWS or table != keys.EXPIRES:
+        return True
+    assert rest[:2] in (keys.EXPIRING_LOG, keys.EXPIRING_NAME)
+    return any(other.startswith(keys.row(number, rest[1:])) for other in rows)
+
+
 def rows_of(store: Store) -> dict[bytes, bytes]:
     return store._opened.engine.read(lambda kv: dict(kv.scan(b"\0", b"\xff" * 9)))
 
@@ -148,6 +167,7 @@ async def compare(steps: list[tuple], path: str) -> None:
             rows = rows_of(memory)
             index = {row for row in rows if row[:1] not in (keys.ROWS, keys.COUNTERS)}
             assert index == expected_index(rows), step
+            assert all(belongs_to_something(row, rows) for row in rows), step
         assert set(map(len, rows_of(durable))) >= set(map(len, rows_of(memory)))
 
 

@@ -192,6 +192,7 @@ async def test_a_broken_store_says_so_to_everybody(tmp_path: Path, poisoned, rai
             later = True
     assert (results, later) == ([StoreBroken] * 3, True)
     async with store.open():
+        assert not store.left_cleanly
         assert await store.keys() == []
 
 

@@ -104,8 +104,8 @@ def _refusal_part(part: Mapping[str, Any], path: str) -> Content:
 
 def _image_part(part: Mapping[str, Any], path: str) -> Content:
     properties = {"openai": {"content_type": "input_image"}, **leftovers(part, _IMAGE_MEMBERS)}
-    if (detail := part.get("detail")) is not None:
-        properties["detail"] = properties["openai"]["image_detail"] = _detail(detail, f"{path}.detail")
+    if (detail := _detail_of(part, path)) is not None:
+        properties["detail"] = properties["openai"]["image_detail"] = detail
     source = _only_one(part, path, "image_url", "file_id")
     if source == "file_id":
         return _hosted(part, path, "image/*", None, properties)
@@ -118,8 +118,8 @@ def _image_part(part: Mapping[str, Any], path: str) -> Content:
 
 def _file_part(part: Mapping[str, Any], path: str) -> Content:
     properties = {"openai": {"content_type": "input_file"}, **leftovers(part, _FILE_MEMBERS)}
-    if (detail := part.get("detail")) is not None:
-        properties["detail"] = _detail(detail, f"{path}.detail")
+    if (detail := _detail_of(part, path)) is not None:
+        properties["detail"] = detail
     filename = part.get("filename")
     if filename is not None:
         properties["filename"] = _filename(filename, f"{path}.filename")
@@ -134,7 +134,7 @@ def _file_part(part: Mapping[str, Any], path: str) -> Content:
     if data[:5].lower() == "data:":
         return _data(_data_uri(data, where, ""), properties, filename)
     media_type = _media_type(filename or "")
-    _base64(data, where)
+    base64_data(data, where)
     return _data((f"data:{media_type};base64,{data}", media_type), properties, filename)
 
 
@@ -146,6 +146,12 @@ _PARTS: dict[str, Callable[[Mapping[str, Any], str], Content]] = {
     "input_image": _image_part,
     "input_file": _file_part,
 }
+
+
+def _detail_of(part: Mapping[str, Any], path: str) -> str | None:
+    """How closely to look; ``auto`` is the same as nothing."""
+    detail = part.get("detail")
+    return None if detail is None or _detail(detail, f"{path}.detail") == "auto" else detail
 
 
 def _only_one(part: Mapping[str, Any], path: str, *names: str) -> str:
@@ -202,12 +208,14 @@ def _data_uri(value: str, path: str, top: str) -> tuple[str, str]:
     media_type = media_type.lower() or "text/plain"
     if not media_type.startswith(top):
         refuse(path, f"must be data of a media type that begins with '{top}'", "invalid_data_uri")
-    _base64(payload, path)
+    base64_data(payload, path)
     return value, media_type
 
 
-def _base64(payload: str, path: str) -> None:
+def base64_data(payload: str, path: str) -> str:
+    """Base64 data, and nothing else."""
     try:
         binascii.a2b_base64(payload, strict_mode=True)
     except ValueError:
         refuse(path, "must hold valid base64 data", "invalid_base64")
+    return payload

@@ -46,13 +46,14 @@ class Growing:
 class PartDraft(Growing):
     """An open part of a message or reasoning item."""
 
-    __slots__ = ("annotations", "index", "kind")
+    __slots__ = ("annotations", "index", "kind", "logprobs")
 
     def __init__(self, kind: PartKind, index: int) -> None:
         super().__init__()
         self.kind = kind
         self.index = index
         self.annotations: list[dict[str, Any]] = []
+        self.logprobs: list[dict[str, Any]] = []
 
 
 class ItemDraft:

@@ -23,11 +23,11 @@ def refuse(path: str, rule: str, code: str = "invalid_value") -> NoReturn:
     raise BadRequest(f"'{path}' {rule}.", field=path, code=code)
 
 
-def required(value: Mapping[str, Any], name: str, path: str) -> Any:
+def required(value: Mapping[str, Any], name: str, path: str = "") -> Any:
     """The named member of a mapping; null counts as missing."""
     member = value.get(name)
     if member is None:
-        refuse(f"{path}.{name}", "is required", "missing_required_parameter")
+        refuse(f"{path}.{name}" if path else name, "is required", "missing_required_parameter")
     return member
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from .contents import Content, leftovers, parse_contents, text_content
+from .contents import MAX_DATA, Content, base64_data, leftovers, parse_contents, text_content
 from .fields import array_of_anything, choice, function_name, identifier, mapping, refuse, required, string
 
 SerializedMessage: TypeAlias = dict[str, Any]
@@ -23,6 +23,7 @@ _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "develop
 
 _text = string()
 _role = choice(*_ROLES)
+_image_format = choice("png", "webp", "jpeg", "gif", "svg")
 
 
 @dataclass(slots=True)
@@ -52,8 +53,9 @@ def parse_input(value: Any, path: str = "input") -> list[SerializedMessage]:
     for index, value_of_item in enumerate(items):
         item_path = f"{path}[{index}]"
         item = _parse_item(mapping(value_of_item, item_path), item_path)
-        same_role = bool(messages) and messages[-1]["role"] == item.role
-        if same_role and (item.joins or open_turn) and not item.properties:
+        # A message without contents stays alone: nothing of it would be left.
+        same_role = bool(messages) and messages[-1]["role"] == item.role and messages[-1]["contents"]
+        if same_role and (item.joins or open_turn) and item.contents and not item.properties:
             _join(messages[-1], item)
         else:
             messages.append(_message_of(item.role, item.contents, item.message_id, item.properties))
@@ -130,6 +132,25 @@ def _reasoning(item: Mapping[str, Any], path: str) -> _Item:
     return _Item("assistant", contents, joins=True)
 
 
+def _image_generation_call(item: Mapping[str, Any], path: str) -> _Item:
+    """An image that an earlier response made: in the form in which the framework's clients report one."""
+    where = f"{path}.result"
+    result = base64_data(string(MAX_DATA)(required(item, "result", path), where), where)
+    kind = item.get("output_format")
+    media_type = "image/png" if kind is None else f"image/{_image_format(kind, f'{path}.output_format')}"
+    content = {
+        "type": "image_generation_tool_result",
+        "outputs": {
+            "type": "data",
+            "uri": f"data:{media_type};base64,{result}",
+            "media_type": media_type,
+            "additional_properties": {},
+        },
+        "additional_properties": _with_id(item, path, leftovers(item, _IMAGE_MEMBERS)),
+    }
+    return _Item("assistant", [content], joins=True)
+
+
 def _item_reference(item: Mapping[str, Any], path: str) -> _Item:
     rule = "must not be 'item_reference', which is not supported: send the item itself"
     refuse(f"{path}.type", rule, "unsupported_value")
@@ -140,11 +161,13 @@ _ITEMS: dict[str, Callable[[Mapping[str, Any], str], _Item]] = {
     "function_call": _function_call,
     "function_call_output": _function_call_output,
     "reasoning": _reasoning,
+    "image_generation_call": _image_generation_call,
     "item_reference": _item_reference,
 }
 _MESSAGE_MEMBERS = frozenset({"type", "role", "content", "id", "status"})
 _CALL_MEMBERS = frozenset({"type", "call_id", "name", "arguments", "id", "status"})
 _OUTPUT_MEMBERS = frozenset({"type", "call_id", "output", "id", "status"})
+_IMAGE_MEMBERS = frozenset({"type", "id", "result", "status"})
 _REASONING_MEMBERS = frozenset({"type", "id", "summary", "content", "encrypted_content", "status"})
 _REASONING_TEXTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("summary", "summary_text", {}),

@@ -18,11 +18,12 @@ The rules:
 6. Images become `image_generation_call` items (the protocol's only image in an output); any other data or
    address is text, in a part of its own. Contents that the protocol has no word for (hosted tools, approvals)
    are left out.
+7. What OpenAI shows only to those who ask for it (`include`), the encrypted content of a reasoning and the log
+   probabilities of a text, is shown here only to them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,11 +35,14 @@ from .parts import (
     TEXT,
     PartKind,
     image_data,
+    json_text,
     part_object,
     reasoning_kind,
     text_kind,
     wire_annotations,
+    wire_logprobs,
 )
+from .settings import ENCRYPTED, LOGPROBS
 
 Event = dict[str, Any]
 
@@ -49,19 +53,37 @@ _UNSPOKEN = frozenset({"user", "system", "developer", "tool"})
 class OutputBuilder:
     """Builds the output of one response. Not for use after `finish`.
 
+    Args:
+        response_id: The response's id.
+        client_tools: Names of the functions that the client executes; calls of others are not shown.
+        first_sequence: Number of the first event.
+        include: What else the client wants in the output.
+        announce: Whether there are events at all.
+
     Attributes:
         output: The items so far; those still open are as they were when they opened.
         usage: What the updates said about usage, or None.
         finish_reason: The last that the updates gave, or None.
     """
 
-    def __init__(self, response_id: str, client_tools: Collection[str] = (), first_sequence: int = 0) -> None:
+    def __init__(
+        self,
+        response_id: str,
+        client_tools: Collection[str] = (),
+        first_sequence: int = 0,
+        *,
+        include: Collection[str] = (),
+        announce: bool = True,
+    ) -> None:
         self.output: list[dict[str, Any]] = []
         self.usage: UsageDetails | None = None
         self.finish_reason: str | None = None
         self._response_id = response_id
         self._client_tools = client_tools
         self._sequence = first_sequence
+        self._announces = announce
+        self._encrypted = ENCRYPTED in include
+        self._logprobs = LOGPROBS in include
         self._events: list[Event] = []
         self._item: ItemDraft | None = None
         self._calls: dict[str, CallDraft] = {}
@@ -76,9 +98,15 @@ class OutputBuilder:
 
     def emit(self, event: Event) -> None:
         """Number an event and add it."""
+        if not self._announces:
+            return
         event["sequence_number"] = self._sequence
         self._sequence += 1
         self._events.append(event)
+
+    def take_back(self) -> None:
+        """Let the next event have the last one's number."""
+        self._sequence -= 1
 
     def feed(self, update: AgentResponseUpdate) -> None:
         """Take in one update."""
@@ -131,12 +159,14 @@ class OutputBuilder:
             self._message = (source[0] or old_role, source[1] or old_author, source[2] or old_id)
 
     def _on_text(self, content: Content, replaces: bool) -> None:
-        self._write(text_kind(content), content.text or "", replaces)
+        properties = content.additional_properties
+        logprobs = wire_logprobs(properties) if self._logprobs else []
+        self._write(text_kind(properties), content.text or "", replaces, logprobs=logprobs)
         if content.annotations:
-            self._annotate(wire_annotations(list(content.annotations)))
+            self._annotate(wire_annotations(content.annotations))
 
     def _on_reasoning(self, content: Content, replaces: bool) -> None:
-        kind = reasoning_kind(content)
+        kind = reasoning_kind(content.additional_properties)
         item = self._item
         if item is not None and content.id and item.source and item.source != content.id:
             self._close_item()
@@ -144,7 +174,8 @@ class OutputBuilder:
         if content.protected_data:
             if self._item is None or self._item.type != kind.item:
                 self._open_item(kind, content.id)
-            self._item.encrypted = content.protected_data  # type: ignore[union-attr]
+            if self._encrypted:
+                self._item.encrypted = content.protected_data  # type: ignore[union-attr]
 
     def _on_call(self, content: Content, replaces: bool) -> None:
         if content.hosted or content.informational_only:
@@ -185,7 +216,14 @@ class OutputBuilder:
         details = content.usage_details
         self.usage = details if replaces or self.usage is None else add_usage_details(self.usage, details)
 
-    def _write(self, kind: PartKind, text: str, replaces: bool, source: str | None = None) -> None:
+    def _write(
+        self,
+        kind: PartKind,
+        text: str,
+        replaces: bool,
+        source: str | None = None,
+        logprobs: Sequence[dict[str, Any]] = (),
+    ) -> None:
         item = self._item
         if item is None or item.type != kind.item:
             if not text:
@@ -202,17 +240,14 @@ class OutputBuilder:
             item = self._open_item(kind, source)
             part = self._open_part(item, kind)
             new = part.add(text, replaces)
+        # A repetition says again how probable everything was.
+        if logprobs and (new == text or not part.logprobs):
+            part.logprobs += logprobs
         if new:
-            self.emit(
-                {
-                    "type": kind.delta,
-                    "item_id": item.id,
-                    "output_index": item.position,
-                    kind.index: part.index,
-                    "delta": new,
-                    **kind.extra,
-                }
+            rest = (
+                {"delta": new, "logprobs": list(logprobs) if new == text else []} if kind.logprobs else {"delta": new}
             )
+            self._about_part(kind.delta, item, part, rest)
 
     def _annotate(self, annotations: list[dict[str, Any]]) -> None:
         item = self._item
@@ -251,7 +286,7 @@ class OutputBuilder:
     def _open_part(self, item: ItemDraft, kind: PartKind) -> PartDraft:
         self._close_part(item)
         item.part = PartDraft(kind, len(item.lists[kind.holder]))
-        self._about_part(kind.added, item, item.part, {"part": part_object(kind, "", [])})
+        self._about_part(kind.added, item, item.part, {"part": part_object(kind, "", [], [])})
         return item.part
 
     def _close_part(self, item: ItemDraft) -> None:
@@ -259,10 +294,11 @@ class OutputBuilder:
         if part is None:
             return
         kind, text = part.kind, part.text
-        wire = part_object(kind, text, part.annotations)
+        wire = part_object(kind, text, part.annotations, part.logprobs)
         item.lists[kind.holder].append(wire)
         item.part = None
-        self._about_part(kind.done, item, part, {kind.text: text, **kind.extra})
+        rest = {kind.text: text, "logprobs": part.logprobs} if kind.logprobs else {kind.text: text}
+        self._about_part(kind.done, item, part, rest)
         self._about_part(kind.closed, item, part, {"part": wire})
 
     def _close_item(self, status: str = "completed") -> None:
@@ -348,7 +384,7 @@ class OutputBuilder:
         self._shown.remove(call)
         if not call.chunks and (status == "completed" or call.whole):
             # No arguments at all are an empty object: clients parse them.
-            whole = json.dumps(call.whole, ensure_ascii=False, default=str)
+            whole = json_text(call.whole)
             call.chunks.append(whole)
             self._arguments_delta(call, whole)
         if status != "completed" and call.complete:

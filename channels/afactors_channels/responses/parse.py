@@ -6,6 +6,8 @@ Sources: Open Responses 2026-04-24 (`CreateResponseBody`), and openai-python 3.5
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -32,7 +34,7 @@ class CreateRequest:
         conversation_id: Continue this conversation.
         stream: Whether the client wants events.
         store: Whether the response may be fetched later.
-        background: Always False for now.
+        background: Whether the run goes on without the client. Then `store` is not false.
         metadata: The client's own labels.
         user: Deprecated name of the end user.
         safety_identifier: Opaque name of the end user.
@@ -72,7 +74,12 @@ class CreateRequest:
         return frozenset(tool["name"] for tool in self.tools)
 
 
+MAX_KEY = 256
+"""How long an idempotency key may be."""
+
 _decode = msgspec.json.Decoder().decode
+_encode_sorted = msgspec.json.Encoder(order="deterministic").encode
+_VISIBLE = re.compile(r"[!-~]+")
 
 
 def decode_body(body: bytes) -> dict[str, Any]:
@@ -88,6 +95,22 @@ def decode_body(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object.", code="invalid_type")
     return value
+
+
+def idempotency_key(header: str | None) -> str | None:
+    """The value of an `Idempotency-Key` header, if there is one.
+
+    Raises:
+        BadRequest: It is not 1 to 256 visible ASCII characters.
+    """
+    if header is None or (1 <= len(header) <= MAX_KEY and _VISIBLE.fullmatch(header)):
+        return header
+    return refuse("Idempotency-Key", f"must be 1 to {MAX_KEY} visible ASCII characters")
+
+
+def fingerprint(body: Mapping[str, Any]) -> str:
+    """A digest of a body: the same for the same JSON, in whatever order the members stand."""
+    return hashlib.blake2b(_encode_sorted(body), digest_size=16).hexdigest()
 
 
 def parse_create(body: Mapping[str, Any]) -> CreateRequest:
@@ -131,6 +154,7 @@ def _check_together(given: Mapping[str, Any]) -> None:
     if "conversation" in given and "previous_response_id" in given:
         rule = "excludes 'conversation': give one of them"
         refuse("previous_response_id", rule, "mutually_exclusive_parameters")
+    settings.check_background(given.get("background", False), given.get("store", True))
     if "tool_choice" in given:
         settings.check_chosen(given["tool_choice"], given.get("tools", []))
 
@@ -146,10 +170,10 @@ class _Field(NamedTuple):
 # `model`, `service_tier`, `truncation`, `safety_identifier`, `metadata` and the like are not passed on: the
 # hosted target's own settings rule, and a run hook can still pass them.
 _FIELDS: dict[str, _Field] = {
-    "background": _Field(settings.check_background),
+    "background": _Field(boolean, echo=True),
     "conversation": _Field(settings.check_conversation),
     "frequency_penalty": _Field(number(-2, 2), "frequency_penalty", echo=True),
-    "include": _Field(array(string(128))),
+    "include": _Field(array(settings.check_include)),
     "input": _Field(parse_input),
     # The framework appends these to the agent's own, for one run (`_merge_options`).
     "instructions": _Field(string(), "instructions", echo=True),
@@ -191,6 +215,7 @@ _SHAPES: dict[str, Callable[[Any, dict[str, Any], dict[str, Any]], None]] = {
 # Fields that the request keeps under their own names.
 _ATTRIBUTES = frozenset(
     {
+        "background",
         "include",
         "input",
         "instructions",

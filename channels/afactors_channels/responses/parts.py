@@ -7,11 +7,15 @@ Sources: Open Responses 2026-04-24 (the streaming events and `ItemField`) and op
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from agent_framework import Annotation, Content, get_namespaced_value
+from agent_framework import Annotation, get_namespaced_value
+
+Properties: TypeAlias = Mapping[str, Any] | None
+"""The additional properties of one of the framework's contents."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +33,7 @@ class PartKind:
         delta: The event that adds to it.
         done: The event that has all of its text.
         closed: The event that has all of it.
-        extra: Further fields of delta and done events.
+        logprobs: Whether delta and done events have log probabilities.
     """
 
     item: str
@@ -42,7 +46,7 @@ class PartKind:
     delta: str
     done: str
     closed: str
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: bool = False
 
 
 TEXT = PartKind(
@@ -56,7 +60,7 @@ TEXT = PartKind(
     delta="response.output_text.delta",
     done="response.output_text.done",
     closed="response.content_part.done",
-    extra={"logprobs": []},
+    logprobs=True,
 )
 REFUSAL = PartKind(
     item="message",
@@ -96,29 +100,36 @@ REASONING = PartKind(
 )
 
 
-def text_kind(content: Content) -> PartKind:
+def text_kind(properties: Properties) -> PartKind:
     """Whether a text is an answer or a refusal, by the framework's mark."""
-    return REFUSAL if _marked(content, "core", "model_output_kind") == "refusal" else TEXT
+    return REFUSAL if _marked(properties, "core", "model_output_kind") == "refusal" else TEXT
 
 
-def reasoning_kind(content: Content) -> PartKind:
+def reasoning_kind(properties: Properties) -> PartKind:
     """Whether a reasoning is its full text, by the framework's mark, or a summary."""
-    return REASONING if _marked(content, "openai", "reasoning_text") else SUMMARY
+    return REASONING if _marked(properties, "openai", "reasoning_text") else SUMMARY
 
 
-def _marked(content: Content, namespace: str, name: str) -> Any:
-    properties = content.additional_properties
+def _marked(properties: Properties, namespace: str, name: str) -> Any:
     return get_namespaced_value(properties, namespace, name, properties.get(name)) if properties else None
 
 
-def part_object(kind: PartKind, text: str, annotations: list[dict[str, Any]]) -> dict[str, Any]:
+def part_object(
+    kind: PartKind, text: str, annotations: list[dict[str, Any]], logprobs: list[dict[str, Any]]
+) -> dict[str, Any]:
     """A part as the protocol has it."""
     if kind is TEXT:
-        return {"type": kind.part, "text": text, "annotations": annotations, "logprobs": []}
+        return {"type": kind.part, "text": text, "annotations": annotations, "logprobs": logprobs}
     return {"type": kind.part, kind.text: text}
 
 
-def wire_annotations(annotations: list[Annotation]) -> list[dict[str, Any]]:
+def wire_logprobs(properties: Properties) -> list[dict[str, Any]]:
+    """How probable a text's tokens were, if the chat client says (OpenAI's does, in the protocol's own form)."""
+    found = _marked(properties, "openai", "logprobs")
+    return [dict(each) for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
+
+
+def wire_annotations(annotations: Iterable[Annotation]) -> list[dict[str, Any]]:
     """The framework's citations, in the protocol's forms; one that fits none of them is left out."""
     return [found for annotation in annotations for found in _wire_annotation(annotation)]
 
@@ -148,6 +159,11 @@ def _span(region: Mapping[str, Any]) -> dict[str, int] | None:
     if isinstance(start, int) and isinstance(end, int):
         return {"start_index": start, "end_index": end}
     return None
+
+
+def json_text(value: Any) -> str:
+    """Text as it is, and anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def image_data(uri: str) -> str | None:

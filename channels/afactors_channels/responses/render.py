@@ -1,86 +1,53 @@
-"""The response object, and a finished response as a whole.
-
-Source: Open Responses 2026-04-24 (`ResponseResource`): 31 fields that are always present, many of them null.
-    Those that its schema forbids to be null have OpenAI's defaults.
-"""
+"""A finished response as a whole, and the response object of a run in whatever state."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from agent_framework import AgentResponse, UsageDetails
+from agent_framework import AgentResponse, Message, UsageDetails
+
+from afactors_channels.contract import HostedRun, RunState
 
 from .output import OutputBuilder
-from .parse import CreateRequest
+from .presentation import Status, client_tools, included, skeleton
 
 # Why a response that did not fail is not complete, by the framework's finish reasons.
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
-_DEFAULTS: dict[str, Any] = {
-    "id": None,
-    "object": "response",
-    "created_at": None,
-    "completed_at": None,
-    "status": "in_progress",
-    "error": None,
-    "incomplete_details": None,
-    "model": None,
-    "previous_response_id": None,
-    "conversation": None,
-    "instructions": None,
-    "output": [],
-    "tools": [],
-    "tool_choice": "auto",
-    "parallel_tool_calls": True,
-    "max_tool_calls": None,
-    "truncation": "disabled",
-    "text": {"format": {"type": "text"}},
-    "reasoning": {"effort": None, "summary": None},
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "top_logprobs": 0,
-    "max_output_tokens": None,
-    "usage": None,
-    "store": True,
-    "background": False,
-    "service_tier": "default",  # the only one there is here, whatever was asked for
-    "metadata": {},
-    "safety_identifier": None,
-    "prompt_cache_key": None,
-    "user": None,
+_STATUSES: dict[RunState, Status] = {
+    "queued": "queued",
+    "running": "in_progress",
+    "completed": "completed",
+    "incomplete": "incomplete",
+    "failed": "failed",
+    "cancelled": "cancelled",
 }
 
 
-def response_skeleton(
-    request: CreateRequest,
-    *,
-    response_id: str,
-    created_at: int,
-    model: str,
-    conversation_id: str | None = None,
-) -> dict[str, Any]:
-    """The response object of a run that has just begun.
+def render_run(run: HostedRun, response_id: str, *, include: Collection[str] = ()) -> dict[str, Any]:
+    """The response object of a run as its record has it.
 
     Args:
-        request: What the client asked for; the response repeats its settings.
+        run: In any state.
         response_id: The response's id.
-        created_at: Seconds since the epoch.
-        model: What to call the model if the request named none.
-        conversation_id: The conversation that the response became part of, if the request did not name it.
+        include: What the caller wants in the output beyond what the request wanted.
     """
-    skeleton = {
-        **_DEFAULTS,
-        **request.echo,
-        "id": response_id,
-        "created_at": created_at,
-        "model": request.model or model,
-    }
-    if conversation_id is not None:
-        skeleton["conversation"] = {"id": conversation_id}
-    return skeleton
+    shown = run.presentation
+    response = skeleton(shown, response_id=response_id, created_at=int(run.created), status=_STATUSES[run.state])
+    if run.error is not None:
+        code, message = run.error
+        return {**response, "error": {"code": code, "message": message}, "output": run.kept or []}
+    if run.result is None:
+        return response
+    return render_response(
+        response,
+        run.result,
+        completed_at=int(run.ended or run.created),
+        client_tools=client_tools(shown),
+        include=included(shown).union(include),
+        kept=run.kept,
+    )
 
 
 def render_response(
@@ -89,50 +56,82 @@ def render_response(
     *,
     completed_at: int,
     client_tools: Collection[str] = (),
+    include: Collection[str] = (),
+    kept: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The response object of a finished run, with the items and ids that its stream would have had.
 
     Args:
-        skeleton: From `response_skeleton`; it is not changed.
+        skeleton: From the function of that name; it is not changed.
         result: What the target returned.
         completed_at: Seconds since the epoch.
         client_tools: Names of the functions that the client executes; calls of others are not shown.
+        include: What else the client wants in the output.
+        kept: The output items, if the stream had others than the result's messages give.
     """
-    builder = OutputBuilder(skeleton["id"], client_tools)
-    for message in result.messages:
+    builder = _built(result.messages, skeleton["id"], client_tools, include)
+    output = builder.finish(end_status(result.finish_reason)) if kept is None else kept
+    return finished(skeleton, output, result.finish_reason, result.usage_details or builder.usage, completed_at)
+
+
+def render_output(
+    result: AgentResponse, response_id: str, client_tools: Collection[str] = (), include: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """The output items alone that `render_response` gives."""
+    return _built(result.messages, response_id, client_tools, include).finish(end_status(result.finish_reason))
+
+
+def _built(
+    messages: Iterable[Message], response_id: str, client_tools: Collection[str], include: Collection[str]
+) -> OutputBuilder:
+    builder = OutputBuilder(response_id, client_tools, include=include, announce=False)
+    for message in messages:
         builder.feed_message(message)
-    usage = result.usage_details or builder.usage
-    return finished(skeleton, builder, result.finish_reason, usage, completed_at)
+    return builder
+
+
+def end_status(finish_reason: str | None) -> Status:
+    """How a run that was committed ended: ``completed``, or ``incomplete`` if the model was cut off."""
+    return "incomplete" if finish_reason in _INCOMPLETE else "completed"
 
 
 def finished(
     skeleton: Mapping[str, Any],
-    builder: OutputBuilder,
+    output: list[dict[str, Any]],
     finish_reason: str | None,
     usage: UsageDetails | None,
     completed_at: int,
 ) -> dict[str, Any]:
-    """Close what the builder has open, and put the response object together."""
+    """The response object of a run that was committed."""
     reason = _INCOMPLETE.get(finish_reason or "")
-    status = "incomplete" if reason else "completed"
     return {
         **skeleton,
-        "status": status,
+        "status": end_status(finish_reason),
         "completed_at": None if reason else completed_at,
         "incomplete_details": {"reason": reason} if reason else None,
-        "output": builder.finish(status),
+        "output": output,
         "usage": render_usage(usage),
     }
 
 
-def failed(skeleton: Mapping[str, Any], builder: OutputBuilder, code: str, message: str) -> dict[str, Any]:
-    """Close what the builder has open as cut off, and put the failed response object together."""
+def failed(
+    skeleton: Mapping[str, Any],
+    output: list[dict[str, Any]],
+    usage: UsageDetails | None,
+    *,
+    status: Status,
+    code: str,
+    message: str,
+) -> dict[str, Any]:
+    """The response object of a run that failed or was cancelled."""
     return {
         **skeleton,
-        "status": "failed",
+        "status": status,
+        "completed_at": None,
+        "incomplete_details": None,
         "error": {"code": code, "message": message},
-        "output": builder.finish("incomplete"),
-        "usage": render_usage(builder.usage),
+        "output": output,
+        "usage": render_usage(usage),
     }
 
 

@@ -28,6 +28,7 @@ MAX_PAIR_KEY = 64
 MAX_PAIR_VALUE = 512
 
 _label = string()
+_includable = string(128)
 _stop_word = string(256)
 _stop_words = array(_stop_word, 4)
 
@@ -44,11 +45,32 @@ def shape_conversation(value: str, options: dict[str, Any], echo: dict[str, Any]
     echo["conversation"] = {"id": value}
 
 
-def check_background(value: Any, path: str) -> bool:
-    """Only false, for now."""
-    if boolean(value, path):
-        refuse(path, "is not supported yet", "unsupported_parameter")
-    return False
+def check_background(background: bool, store: bool) -> None:
+    """A response in the background can only be fetched later, so it must be stored."""
+    if background and not store:
+        refuse("background", "needs 'store', which must not be false", "unsupported_value")
+
+
+ENCRYPTED = "reasoning.encrypted_content"
+LOGPROBS = "message.output_text.logprobs"
+INCLUDABLE = (
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    LOGPROBS,
+    ENCRYPTED,
+    "web_search_call.action.sources",
+    "web_search_call.results",
+)
+"""What a client may want in the output. Of tools that this host does not have there is nothing to include."""
+
+
+def check_include(value: Any, path: str) -> str:
+    """One thing that the client wants in the output."""
+    if _includable(value, path) not in INCLUDABLE:
+        refuse(path, f"must not be {value!r}, but one of: {', '.join(INCLUDABLE)}", "unsupported_value")
+    return str(value)
 
 
 def check_metadata(value: Any, path: str) -> dict[str, str]:
@@ -121,8 +143,8 @@ def check_tool_choice(value: Any, path: str) -> Any:
         return _named_function(value, path)
     if kind == "allowed_tools":
         tools = _named_functions(required(value, "tools", path), f"{path}.tools")
-        mode = _mode(value.get("mode") or "auto", f"{path}.mode")
-        return {"type": kind, "mode": mode, "tools": tools}
+        mode = value.get("mode")
+        return {"type": kind, "mode": "auto" if mode is None else _mode(mode, f"{path}.mode"), "tools": tools}
     return refuse(f"{path}.type", "must be one of: function, allowed_tools", "unsupported_value")
 
 

@@ -1,12 +1,11 @@
 """Events as bytes.
 
-A client is known that loses an event split across two reads, so whole events are encoded, and any number of
-them into one piece of bytes.
+A client is known that loses an event split across two reads, so whole events are encoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,15 +13,18 @@ import msgspec
 DONE = b"data: [DONE]\n\n"
 """What ends every stream."""
 
+_DATA = b"\ndata: "
 _encode = msgspec.json.Encoder().encode
 
 
-def encode_events(events: Iterable[Mapping[str, Any]]) -> bytes:
-    r"""Encode events, each as ``event: <type>\ndata: <json>\n\n``, in one piece."""
-    pieces: list[bytes] = []
-    for event in events:
-        pieces += (b"event: ", event["type"].encode(), b"\ndata: ", encode_json(event), b"\n\n")
-    return b"".join(pieces)
+def encode_event(event: Mapping[str, Any]) -> bytes:
+    r"""Encode an event as ``event: <type>\ndata: <json>\n\n``. The JSON has no newline of its own."""
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), encode_json(event))
+
+
+def sse_data(block: bytes) -> bytes:
+    """The JSON of an encoded event, which is what a WebSocket message holds."""
+    return block[block.index(_DATA) + len(_DATA) : -2]
 
 
 def encode_json(value: Any) -> bytes:

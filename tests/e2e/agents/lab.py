@@ -16,6 +16,9 @@
     call NAME ARGUMENTS call a function, the client's or one of the agent's own
     surrogate           half a character, which no JSON in UTF-8 can hold
     silence             no contents at all
+    steps FILE          a word for each dot that the file has, as it gets them, until there is a newline
+    pour COUNT          so many pieces of 4 kB
+    shape NAME          an answer of another shape: see `shapes.py`
     anything else       "N: …", where N counts the user's messages in the conversation so far
 
 What a function returned is repeated as "results: …". Everything that happens is written to the file that `LAB_JOURNAL`
@@ -24,6 +27,7 @@ names, a JSON object to a line, so that a test sees what the agent saw.
 
 import asyncio
 import contextlib
+import copy
 import json
 import os
 import re
@@ -31,6 +35,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from agent_framework import (
@@ -48,8 +53,9 @@ from agent_framework import (
     tool,
 )
 from agent_framework.observability import ChatTelemetryLayer
+from shapes import SHAPES
 
-from afactors import ChannelRequest, ChannelSession, Runtime
+from afactors import ChannelRequest, ChannelSession, Runtime, get_current_isolation_keys
 from afactors_channels import HostError
 
 host: Runtime | None = None
@@ -111,6 +117,10 @@ class Obedient(FunctionInvocationLayer[Any], ChatMiddlewareLayer[Any], ChatTelem
         while command == "flood":
             yield _say("x" * 4096)
             await asyncio.sleep(0)
+        if command in _ANSWERS:
+            async for update in _ANSWERS[command](rest):
+                yield update
+            return
         if command == "halfway":
             yield _say("so ")
             yield _say("far ")
@@ -177,6 +187,36 @@ _DELAYS: dict[str, Callable[..., Awaitable[None]]] = {
 }
 
 
+async def _steps(path: str) -> AsyncIterator[ChatResponseUpdate]:
+    said, signals = 0, b""
+    while not signals.endswith(b"\n"):
+        signals = Path(path).read_bytes() if os.path.exists(path) else b""  # noqa: ASYNC240 - small, and local
+        for number in range(said, signals.count(b".")):
+            yield _say(f"{os.getpid()}-{number} ")  # who says it, so that two attempts are told apart
+            said += 1
+        await asyncio.sleep(0.005)
+    yield _say("end")
+
+
+async def _pour(pieces: str) -> AsyncIterator[ChatResponseUpdate]:
+    for number in range(int(pieces)):
+        yield _say(f"{number:08d}" + "x" * 4088)
+        await asyncio.sleep(0)
+
+
+async def _shape(name: str) -> AsyncIterator[ChatResponseUpdate]:
+    for update in SHAPES[name.split()[0]]:
+        yield copy.deepcopy(update)  # the framework puts updates together in place
+        await asyncio.sleep(0)
+
+
+_ANSWERS: dict[str, Callable[[str], AsyncIterator[ChatResponseUpdate]]] = {
+    "steps": _steps,
+    "pour": _pour,
+    "shape": _shape,
+}
+
+
 def _reply(command: str, messages: Sequence[Message], options: Mapping[str, Any]) -> str:
     said = [message for message in messages if message.role != "system"]
     if command == "history":
@@ -226,6 +266,20 @@ def spawn() -> str:
 
 
 @tool
+def vanish() -> str:
+    """End the process at once, as a defect of some library would."""
+    note("vanishing", "vanish")
+    os._exit(9)
+
+
+@tool
+def whose() -> str:
+    """For whom a trusted platform says that this is."""
+    keys = get_current_isolation_keys()
+    return "nobody" if keys is None else f"user {keys.user_key}, chat {keys.chat_key}"
+
+
+@tool
 def nap(seconds: float) -> str:
     """Block the tool's own thread."""
     note("napping", str(seconds))
@@ -268,9 +322,8 @@ def remember_and_fail(context: FunctionInvocationContext) -> str:
 
 def make() -> Agent[Any]:
     """Make the agent."""
-    return Agent(
-        Obedient(), "You obey.", name="lab", tools=[fork, fork_and_stay, spawn, nap, ask, remember, remember_and_fail]
-    )
+    own = [fork, fork_and_stay, spawn, vanish, whose, nap, ask, remember, remember_and_fail]
+    return Agent(Obedient(), "You obey.", name="lab", tools=own)
 
 
 agent = make()

@@ -1,0 +1,204 @@
+"""What each step of a turn writes: one `Commit` a step, and nothing is written otherwise. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent_framework import AgentResponse, Message
+
+from afactors_channels import HostError, RunState
+from afactors_store import Append, Commit, NewLetter, RunRecord
+
+from .history import Changes, encode_messages, pack, unpack
+from .limits import Limits
+from .runs import ENDED, LetterBody, Record, Reference, Stored, stored_at, stored_here
+from .sessions import document_name
+from .turn import Turn
+
+
+def accepted(turn: Turn, limits: Limits) -> Commit:
+    """A durable letter: with its idempotency key, its record and the first rows of its transcript."""
+    start = turn.start.encode() if turn.start is not None else None
+    letter = LetterBody(turn.packed, turn.created, turn.session_id, start)
+    names, expire = _names(turn, None), {}
+    if turn.idempotency is not None:
+        names[turn.idempotency] = _repeat(turn)
+        expire[turn.idempotency] = turn.created + limits.idempotency_window
+    rows = turn.journal.accepted() if turn.journal is not None else ()
+    log = turn.journal.log if turn.journal is not None else None
+    return Commit(
+        letters=[NewLetter(turn.run_id, letter.encode())],
+        names=names,
+        expire_names=expire,
+        runs=[_run(turn, limits, record(turn, "queued"))],
+        append=[Append(log, 0, rows)] if rows and log is not None else (),
+    )
+
+
+def begun_again(turn: Turn, limits: Limits) -> Commit:
+    """Another attempt at a durable letter is counted, and what the one before had shown is dropped."""
+    return Commit(
+        runs=[_run(turn, limits, record(turn, "running"))],
+        drop_logs=_leftover(turn),
+    )
+
+
+def completed(
+    turn: Turn,
+    limits: Limits,
+    *,
+    at: float,
+    state: RunState,
+    changes: Changes | None,
+    result: AgentResponse[Any],
+    kept: Any,
+) -> Commit:
+    """The one commit of a turn that completed: everything that it changed.
+
+    Raises:
+        NotStorable: Something of it cannot be written down.
+    """
+    body = record(
+        turn,
+        state,
+        ended=at,
+        input=_placed(turn.messages, changes) or stored_here(turn.request.input),
+        output=_placed(result.messages, changes) or stored_here(_serialized(result.messages)),
+        outcome=_outcome(result),
+        kept=kept,
+    )
+    point = changes.point.encode() if changes is not None else None
+    named = point if turn.request.name is not None else None
+    names = _names(turn, named)
+    run = _run(turn, limits, body)
+    expire = {name: run.expires_at for name in names if named is None}
+    if turn.idempotency is not None:
+        names[turn.idempotency] = _repeat(turn)
+        expire[turn.idempotency] = turn.created + limits.idempotency_window
+    return Commit(
+        put={document_name(changes.point.session_id): point} if changes is not None and point is not None else {},
+        append=[*(changes.append if changes is not None else ()), *_transcript(turn)],
+        drop_logs=changes.drop if changes is not None else (),
+        names=names,
+        expire_names=expire,
+        runs=[run],
+        others=[(other.key, accepted(other, limits)) for other in turn.outgoing],
+        **_settled(turn, limits, at),
+    )
+
+
+def failed(turn: Turn, limits: Limits, error: HostError, *, at: float, kept: Any) -> Commit:
+    """A turn that failed or was cancelled: nothing but its record, which keeps what it was told, and what was shown.
+
+    Its idempotency key is free again.
+    """
+    settings = {"o": dict(turn.request.options), "tl": [dict(tool) for tool in turn.request.tools]}
+    more: Mapping[str, Any] = {
+        "ended": at,
+        "reason": turn.cancel_reason,
+        "error": (error.code, error.message),
+        "kept": kept,
+        "settings": {name: value for name, value in settings.items() if value},
+        "input": stored_here(turn.request.input),
+    }
+    run = _run(turn, limits, record(turn, turn.failure, **more))
+    names = _names(turn, None)
+    return Commit(
+        append=_transcript(turn),
+        names=names,
+        expire_names=dict.fromkeys(names, run.expires_at),
+        drop_names=[turn.idempotency] if turn.durable and turn.idempotency is not None else (),
+        drop_logs=_leftover(turn),
+        runs=[run],
+        **_settled(turn, limits, at),
+    )
+
+
+def unstorable(turn: Turn, limits: Limits, error: HostError, *, at: float) -> Commit:
+    """As `failed`, of a turn whose request cannot be written down."""
+    told = {"error": (error.code, error.message), "reason": turn.cancel_reason}
+    bare = record(turn, turn.failure, ended=at, presentation={}, metadata={}, identity=None, **told)
+    return Commit(runs=[_run(turn, limits, bare)])
+
+
+def edited(session_id: str, changes: Changes | None, labels: Mapping[str, str] | None) -> Commit:
+    """A session was changed by somebody else than a turn."""
+    put = {}
+    if changes is not None:
+        put[document_name(session_id)] = changes.point.encode()
+    if labels is not None:
+        put[document_name(session_id, "labels")] = pack({"v": 1, "l": dict(labels)}, "labels")
+    return Commit(
+        put=put,
+        append=changes.append if changes is not None else (),
+        drop_logs=changes.drop if changes is not None else (),
+    )
+
+
+def record(turn: Turn, state: RunState, **more: Any) -> Record:
+    """A turn's record, as far as the turn itself knows."""
+    request, journal = turn.request, turn.journal
+    known: dict[str, Any] = {
+        "session_id": turn.session_id,
+        "attempt": turn.attempt,
+        "durable": turn.durable,
+        "token": turn.token,
+        "retrievable": request.retrievable,
+        "streamed": request.stream,
+        "metadata": request.metadata,
+        "identity": request.identity.native_id if request.identity else None,
+        "presentation": request.presentation,
+        "transcript": journal.place if journal is not None else None,
+    }
+    return Record(state, request.channel, created=turn.created, **{**known, **more})
+
+
+def _run(turn: Turn, limits: Limits, body: Record) -> RunRecord:
+    expires_at = (body.ended or turn.created) + limits.run_retention if body.state in ENDED else None
+    return RunRecord(turn.run_id, body.encode(), expires_at=expires_at)
+
+
+def _names(turn: Turn, point: bytes | None) -> dict[str, bytes]:
+    if turn.token is None:
+        return {}
+    return {turn.token: Reference(turn.run_id, turn.request.partition, point).encode()}
+
+
+def _repeat(turn: Turn) -> bytes:
+    request = turn.request
+    return Reference(turn.run_id, request.partition, token=turn.token, fingerprint=request.fingerprint).encode()
+
+
+def _leftover(turn: Turn) -> Sequence[int]:
+    return [turn.leftover] if turn.leftover is not None else ()
+
+
+def _transcript(turn: Turn) -> Sequence[Append]:
+    return turn.journal.append() if turn.journal is not None else ()
+
+
+def _settled(turn: Turn, limits: Limits, at: float) -> dict[str, Any]:
+    """The letter is consumed, and the transcript will be forgotten."""
+    log = turn.journal.log if turn.journal is not None else None
+    return {
+        "consume": [turn.run_id] if turn.durable else (),
+        "expire_logs": {log: at + limits.transcript_retention} if log is not None else {},
+    }
+
+
+def _placed(messages: Sequence[Message], changes: Changes | None) -> Stored | None:
+    if not messages or changes is None:
+        return None
+    extents = changes.extents_of(messages)
+    return stored_at(extents) if extents is not None else None
+
+
+def _serialized(messages: Sequence[Message]) -> list[Mapping[str, Any]]:
+    return [unpack(row) for row in encode_messages(messages, "response")]
+
+
+def _outcome(result: AgentResponse[Any]) -> dict[str, Any]:
+    usage = {name: count for name, count in (result.usage_details or {}).items() if count}
+    outcome = {"f": result.finish_reason, "u": usage, "id": result.response_id}
+    return {name: value for name, value in outcome.items() if value}

@@ -1,0 +1,193 @@
+"""What exists only while a runtime is open, in the order in which it is opened and left."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import count
+
+import trio
+
+from afactors_channels import ChannelContribution, HostError, OverlapPolicy
+from afactors_store import Store, StoreBroken
+
+from .bridge import Bridge
+from .collector import rare_collections
+from .continuations import Continuations
+from .limits import Limits
+from .reception import AuthPolicy, Reception
+from .reports import DrainReport
+from .supervision import Supervisor
+from .target import Target, TargetSource, open_target
+
+logger = logging.getLogger("afactors.runtime")
+
+_HOUSEKEEPING_SECONDS = 60.0
+_EXPIRE_SLICE = 256
+_WORK_SLICE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a runtime is made of; see `Runtime`."""
+
+    source: TargetSource
+    store: Store
+    wait_lock: float
+    channels: Mapping[str, ChannelContribution]
+    authorize: AuthPolicy | None
+    overlap: OverlapPolicy
+    tune_gc: bool
+    limits: Limits
+    on_broken: Callable[[str], None]
+
+
+@asynccontextmanager
+async def opened(plan: Plan) -> AsyncIterator[Life]:
+    """Store, bridge, target, actors, channels: each inside the one before, and left in the other order."""
+    limits = plan.limits
+    bridge = Bridge(
+        cancel_grace=limits.cancel_grace,
+        stall_warning=limits.stall_warning,
+        stall_limit=limits.stall_limit,
+        on_stall=plan.on_broken,
+        close_timeout=limits.drain_timeout,
+    )
+    # The collector is set last: what start-up made is there by then.
+    collector = rare_collections() if plan.tune_gc else nullcontext()
+    async with _whole_store(plan), bridge, open_target(bridge, plan.source) as target:
+        with collector:
+            async with _working(plan, bridge, target) as life:
+                yield life
+
+
+@asynccontextmanager
+async def _working(plan: Plan, bridge: Bridge, target: Target) -> AsyncIterator[Life]:
+    """Actors, and inside them whatever brings them letters."""
+    supervisor = Supervisor(plan.store, target, plan.limits, plan.channels, plan.on_broken)
+    continuations = Continuations(plan.store, supervisor, plan.channels)
+    reception = Reception(
+        plan.store,
+        target,
+        supervisor,
+        continuations,
+        plan.channels,
+        authorize=plan.authorize,
+        overlap=plan.overlap,
+        run_ids=run_ids(),
+    )
+    life = Life(plan, bridge, target, supervisor, continuations, reception)
+    async with trio.open_nursery() as actors:
+        await actors.start(supervisor.run)
+        async with trio.open_nursery() as services:
+            services.start_soon(life.upkeep)
+            try:
+                yield life
+            finally:
+                try:
+                    with trio.CancelScope(shield=True):
+                        await life.drain()
+                finally:
+                    supervisor.end()
+            services.cancel_scope.cancel(reason="the runtime stops")
+
+
+@asynccontextmanager
+async def _whole_store(plan: Plan) -> AsyncIterator[None]:
+    try:
+        async with plan.store.open(wait_lock=plan.wait_lock):
+            yield
+    except BaseExceptionGroup as group:
+        if (broken := group.subgroup(StoreBroken)) is not None:
+            plan.on_broken(f"the store failed: {_deepest(broken)}")
+        raise
+    except StoreBroken as exc:
+        plan.on_broken(f"the store failed: {exc}")
+        raise
+
+
+@dataclass(slots=True)
+class Life:
+    """A runtime's parts while it is open."""
+
+    plan: Plan
+    bridge: Bridge
+    target: Target
+    supervisor: Supervisor
+    continuations: Continuations
+    reception: Reception
+    report: DrainReport | None = None
+    _hurry: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    async def drain(self) -> DrainReport:
+        """Take no more work, let running turns finish, and cancel what still runs at the deadline.
+
+        Again, the same report.
+        """
+        if self.report is not None:
+            return self.report
+        supervisor, limits = self.supervisor, self.plan.limits
+        started, ended = trio.current_time(), supervisor.ended
+        finished_before = ended["finished"]
+        supervisor.drain()
+        with trio.CancelScope(deadline=started + limits.drain_timeout) as self._hurry:
+            await supervisor.quiet()
+        stopped = supervisor.cancel_all("draining")
+        with trio.move_on_after(limits.cancel_grace + 1.0) as late:
+            await supervisor.quiet()
+        left = supervisor.statistics()
+        deaf = [turn for turn in stopped if not turn.ended]
+        durable = sum(turn.durable for turn in deaf)
+        self.report = DrainReport(
+            finished=ended["finished"] - finished_before,
+            cancelled=ended["cancelled"] + len(deaf) - durable,
+            put_back=ended["put back"] + durable,
+            abandoned=left.running + left.waiting if late.cancelled_caught else 0,
+            seconds=trio.current_time() - started,
+        )
+        logger.info("%s", self.report)
+        return self.report
+
+    def hurry(self) -> None:
+        """Shorten a drain that is under way."""
+        self._hurry.cancel(reason="asked to hurry")
+
+    async def upkeep(self) -> None:
+        """Take up what the last process left behind, and then forget what has expired, every now and then."""
+        store = self.plan.store
+        try:
+            await self._take_up()
+            while True:
+                await trio.sleep(_HOUSEKEEPING_SECONDS)
+                while await store.expire(time.time(), _EXPIRE_SLICE) == _EXPIRE_SLICE:
+                    await trio.lowlevel.checkpoint()
+        except StoreBroken as exc:
+            self.supervisor.give_up(exc)
+            raise
+
+    async def _take_up(self) -> None:
+        after = None
+        while found := await self.plan.store.work(0.0, after, _WORK_SLICE):
+            after = found[-1].key
+            for work in found:
+                await self.supervisor.room()
+                try:
+                    await self.supervisor.wake(work.key)
+                except HostError as exc:
+                    logger.error("letters of one key are left waiting: %s", exc.message)
+
+
+def run_ids() -> Iterator[str]:
+    """Ids of runs, in order: when the runtime was opened, 24 random bits, a number. They are unique, not secret."""
+    prefix = f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(3)}"
+    return (f"run_{prefix}{number:07x}" for number in count())
+
+
+def _deepest(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group

@@ -1,0 +1,298 @@
+"""How one turn is carried out: accepted, run, committed, or recorded as what became of it instead."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import trio
+from agent_framework import AgentResponse, AgentResponseUpdate
+
+from afactors_channels import (
+    BadRequest,
+    ChannelContribution,
+    ChannelResponseContext,
+    HostedRunResult,
+    HostError,
+    StorageFull,
+    TargetFailed,
+)
+from afactors_store import Append, BadKey, Claim, Commit, Conflict, Store, StoreFull
+
+from . import commits
+from .editing import edit
+from .history import LiveSession, NotStorable
+from .limits import FairSlots, Limits
+from .sessions import Sessions, document_name
+from .target import Target
+from .turn import Turn, ancestry, cancelled_error, state_of
+
+logger = logging.getLogger("afactors.actor")
+
+
+class Surroundings(Protocol):
+    """What all actors of a runtime share."""
+
+    store: Store
+    target: Target
+    limits: Limits
+    slots: FairSlots
+    deadlines: dict[Turn, float]
+    """Turns that run the target, in the order in which their time is up."""
+    channels: Mapping[str, ChannelContribution]
+
+    def collect_soon(self, turn: Turn) -> None:
+        """A turn was accepted by another one's commit: its actor is to take it up."""
+        ...
+
+    suspects: FairSlots
+    """One slot, for turns that run again after the process was cut off in the middle of them."""
+
+
+class Performer:
+    """Carries out the turns of one actor, for as long as its claim holds."""
+
+    def __init__(self, key: str, around: Surroundings, claim: Claim, sessions: Sessions) -> None:
+        self._key = key
+        self._around = around
+        self.claim = claim
+        self._sessions = sessions
+
+    # -- acceptance
+
+    async def accept(self, turn: Turn) -> HostError | None:
+        """Make a letter durable; what it interrupts has ended by then, for good. Returns why that was refused."""
+        for interrupted in turn.interrupts:
+            await interrupted.end()
+        turn.interrupts = ()
+        try:
+            await self._write(commits.accepted(turn, self._around.limits))
+        except HostError as error:
+            return error
+        return None
+
+    # -- the turn
+
+    async def perform(self, turn: Turn) -> HostedRunResult[Any] | HostError:
+        """Run the turn and write its record, whatever its end. A turn that is put back has no record of it."""
+        error: HostError
+        try:
+            with turn.scope:
+                return await self._whole(turn)
+            error = cancelled_error(turn.cancel_reason or "cancelled")
+        except HostError as exc:  # whatever a cancelled target makes of it
+            error = exc if turn.cancel_reason is None else cancelled_error(turn.cancel_reason)
+        if not self.is_put_back(turn):
+            await self.record_failure(turn, error)
+        return error
+
+    @staticmethod
+    def is_put_back(turn: Turn) -> bool:
+        """Whether a turn without a result is to run again, in the next process."""
+        return turn.durable and turn.cancel_reason == "draining"
+
+    async def _whole(self, turn: Turn) -> HostedRunResult[Any]:
+        if turn.edit is not None:
+            return await self._edit(turn)
+        response = await self._attempt(turn)
+        shown = await self._shown(turn, HostedRunResult(response, self._key, turn.session_id, turn.run_id))
+        return await self._complete(turn, shown)
+
+    async def _count(self, turn: Turn) -> None:
+        """Note durably that a letter is run once more, before it is."""
+        if turn.suspect:
+            if turn.attempt >= self._around.limits.max_attempts:
+                raise TargetFailed("The run was cut off too often.", code="attempts_exhausted")
+            turn.attempt += 1
+        if turn.suspect or turn.leftover is not None:
+            await self._write(commits.begun_again(turn, self._around.limits))
+
+    async def _attempt(self, turn: Turn) -> AgentResponse[Any]:
+        """Run the target, within its time."""
+        await self.take_slot(turn)
+        try:
+            await self._count(turn)
+            if turn.journal is not None and turn.durable:
+                turn.journal.started()
+            live = await self._sessions.wake(self.claim, turn) if turn.session_id is not None else None
+            ancestry.set((*ancestry.get(), turn))
+            self._around.deadlines[turn] = trio.current_time() + self._around.limits.turn_timeout
+            return await self._call_target(turn, live)
+        finally:
+            self._around.deadlines.pop(turn, None)
+            self.give_slot(turn)
+
+    async def take_slot(self, turn: Turn) -> None:
+        """Wait until the turn may run the target; a suspect runs alone among its like."""
+        if turn.suspect:
+            await self._around.suspects.acquire(self._key)
+        try:
+            await self._around.slots.acquire(self._key)
+            turn.has_slot = True
+        finally:
+            if turn.suspect and not turn.has_slot:
+                self._around.suspects.release()
+
+    def give_slot(self, turn: Turn) -> None:
+        """Let another turn run the target."""
+        if turn.has_slot:
+            turn.has_slot = False
+            self._around.slots.release()
+            if turn.suspect:
+                self._around.suspects.release()
+
+    async def _call_target(self, turn: Turn, live: LiveSession | None) -> AgentResponse[Any]:
+        agent_session = live.session if live is not None else None
+        whole_only = self._around.channels.get(turn.request.channel, _NO_CHANNEL).response_hook is not None
+        try:
+            if not turn.request.stream:
+                return _checked(await self._around.target.run(turn, agent_session))
+            seen: list[AgentResponseUpdate] = []
+            async with self._around.target.stream(turn, agent_session) as stream:
+                async for updates in stream:
+                    seen.extend(updates)
+                    if not whole_only:
+                        await turn.publish(updates)
+            # A stream of the agent's own making may have no final response to give.
+            return _checked(stream.final or AgentResponse.from_updates(seen))
+        except HostError:
+            raise
+        except Exception as exc:  # the target is user code: whatever it raises is its failure, not ours
+            logger.warning("turn %s of the target failed", turn.run_id, exc_info=exc)
+            raise TargetFailed("The agent failed to answer.") from exc
+
+    async def _shown(self, turn: Turn, result: HostedRunResult[Any]) -> HostedRunResult[Any]:
+        """What the channel's response hook makes of a result."""
+        request = turn.request
+        hook = self._around.channels.get(request.channel, _NO_CHANNEL).response_hook
+        if hook is None:
+            return result
+        try:
+            own = replace(result, result=copy.deepcopy(result.result))  # what is remembered is not the hook's to change
+            shown = hook(own, context=ChannelResponseContext(request, request.channel))
+            if inspect.isawaitable(shown):
+                shown = await shown
+            if not isinstance(shown, HostedRunResult):
+                raise TypeError(f"the response hook gave {type(shown).__name__} instead of a HostedRunResult")
+        except HostError:
+            raise
+        except Exception as exc:  # the hook is user code
+            logger.warning("the response hook failed on turn %s", turn.run_id, exc_info=exc)
+            raise TargetFailed("The response hook failed.", code="response_hook_failed") from exc
+        return shown
+
+    # -- the commit
+
+    async def _complete(self, turn: Turn, shown: HostedRunResult[Any]) -> HostedRunResult[Any]:
+        """The one commit of a completed turn."""
+        session = self._sessions.of(turn)
+        live = session.live if session is not None else None
+        at = turn.completed_at = time.time()
+        try:
+            changes = await live.changes(head=turn.request.name, label=turn.run_id) if live is not None else None
+            if turn.journal is not None:
+                await turn.journal.flushed()
+            await trio.lowlevel.checkpoint_if_cancelled()
+            commit = commits.completed(
+                turn,
+                self._around.limits,
+                at=at,
+                state=state_of(shown),
+                changes=changes,
+                result=shown.result,
+                kept=turn.journal.completed(shown.result, at) if turn.journal is not None else None,
+            )
+        except NotStorable as exc:
+            logger.error("turn %s: %s", turn.run_id, exc)
+            raise TargetFailed("The agent's session cannot be stored.", code="session_not_storable") from exc
+        turn.state = "committing"
+        try:
+            await self._write(commit)
+        except Conflict as exc:
+            if not turn.outgoing:
+                raise
+            logger.error("turn %s: what it submitted was refused: %s", turn.run_id, exc)
+            raise TargetFailed("What the agent submitted was refused.", code="conflict") from exc
+        if live is not None and changes is not None:
+            live.committed(changes)
+        for sent in turn.outgoing:
+            self._around.collect_soon(sent)
+        return HostedRunResult(shown.result, self._key, turn.session_id, turn.run_id)
+
+    async def record_failure(self, turn: Turn, error: HostError) -> None:
+        """Write what became of a turn that has no result."""
+        if turn.edit is not None:
+            return
+        at = time.time()
+        with trio.CancelScope(shield=True):
+            kept = None
+            if turn.journal is not None:
+                await turn.journal.flushed()
+                kept = turn.journal.failed(turn.failure, error.code, error.message)
+            try:
+                commit = commits.failed(turn, self._around.limits, error, at=at, kept=kept)
+            except NotStorable as exc:
+                logger.error("turn %s: its record is kept without its input: %s", turn.run_id, exc)
+                commit = commits.unstorable(turn, self._around.limits, error, at=at)
+            try:
+                await self._write(commit)
+            except StorageFull:
+                logger.error("turn %s: the store has no room for its record (see --map-size)", turn.run_id)
+
+    async def flush(self, turn: Turn) -> None:
+        """Log what is shown of a turn's transcript."""
+        journal = turn.journal
+        assert journal is not None  # noqa: S101 - it asked for this
+        # Without a letter there is no record yet that would tell of the log, if the process ended now.
+        lost_at = time.time() + self._around.limits.turn_timeout + self._around.limits.transcript_retention
+
+        async def write(append: Append) -> None:
+            await self._write(Commit(append=[append], expire_logs={} if turn.durable else {append.log: lost_at}))
+
+        try:
+            await journal.flush(write)
+        except StorageFull:
+            logger.error("turn %s: the store has no room for its transcript (see --map-size)", turn.run_id)
+            journal.cut = True
+
+    async def _write(self, commit: Commit) -> None:
+        try:
+            await self._around.store.commit(self.claim, commit)
+        except StoreFull as exc:
+            raise StorageFull("The server has no room to store this turn.") from exc
+        except BadKey as exc:
+            raise BadRequest("The turn's name cannot be stored.", field="name") from exc
+
+    # -- changes by others than turns
+
+    async def _edit(self, turn: Turn) -> HostedRunResult[Any]:
+        assert turn.edit is not None and turn.session_id is not None  # noqa: S101, PT018 - it was made so
+        names = [document_name(turn.session_id), document_name(turn.session_id, "labels")]
+        stored = await self._around.store.read(self.claim, names)
+        live = await self._sessions.wake(self.claim, turn)
+        try:
+            commit, changes = await edit(turn, live, stored, self._around.target)
+        except NotStorable as exc:
+            logger.error("an edit of a session: %s", exc)
+            raise BadRequest("The items cannot be stored.", code="not_storable") from exc
+        turn.state = "committing"
+        await self._write(commit)
+        if turn.edit.delete:
+            self._sessions.forget(turn.session_id)
+        elif changes is not None:
+            live.committed(changes)
+        return HostedRunResult(None, self._key, turn.session_id, turn.run_id)
+
+
+_NO_CHANNEL = ChannelContribution()
+
+
+def _checked(response: Any) -> AgentResponse[Any]:
+    if not isinstance(response, AgentResponse):
+        raise TypeError(f"the agent's run gave {type(response).__name__} instead of an AgentResponse")
+    return response

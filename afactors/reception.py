@@ -1,0 +1,189 @@
+"""How a request becomes a turn: authorized, recognised, rewritten by the run hook, placed, delivered."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Literal, TypeAlias
+
+from afactors_channels import (
+    BadRequest,
+    ChannelContribution,
+    ChannelRequest,
+    Conflicting,
+    HostError,
+    NotAllowed,
+    OverlapPolicy,
+    SessionEdit,
+    TargetFailed,
+)
+from afactors_store import BadKey, Store
+
+from .continuations import Continuations
+from .history import NotStorable
+from .placing import place
+from .recovering import make_journal
+from .runs import idempotency_name, pack_request
+from .supervision import Supervisor
+from .target import Target
+from .turn import Turn, ancestry
+
+logger = logging.getLogger("afactors.runtime")
+
+Authorization: TypeAlias = Literal["allowed", "link_required", "denied"]
+AuthPolicy: TypeAlias = Callable[[ChannelRequest], Authorization | Awaitable[Authorization]]
+"""Decides about every request before anything else happens to it; open by default."""
+
+
+class Reception:
+    """The door of a runtime that is open.
+
+    Args:
+        store: Where points and idempotency keys are found.
+        target: Says what it cannot take.
+        supervisor: Whom turns are delivered to.
+        continuations: Knows which requests repeat others.
+        channels: What each channel contributes: its run hook, its overlap policy.
+        authorize: See `AuthPolicy`.
+        overlap: The policy where neither request nor channel says.
+        run_ids: Names for runs.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        target: Target,
+        supervisor: Supervisor,
+        continuations: Continuations,
+        channels: Mapping[str, ChannelContribution],
+        *,
+        authorize: AuthPolicy | None,
+        overlap: OverlapPolicy,
+        run_ids: Iterator[str],
+    ) -> None:
+        self._store = store
+        self._target = target
+        self._supervisor = supervisor
+        self._continuations = continuations
+        self._channels = channels
+        self._authorize = authorize
+        self._overlap: OverlapPolicy = overlap
+        self._run_ids = run_ids
+
+    async def prepare(
+        self,
+        request: ChannelRequest,
+        protocol_request: Any = None,
+        *,
+        durable: bool = False,
+        edit: SessionEdit | None = None,
+    ) -> Turn:
+        """Make a request a turn, or refuse it.
+
+        Raises:
+            Repeated: It repeats an earlier one.
+        """
+        await self.authorize(request)
+        repeatable = idempotency_name(self._store.secret, request)
+        if repeatable is not None:
+            await self._continuations.check_repeat(repeatable, request)
+        if edit is None:
+            request = await self._hooked(request, protocol_request)
+        self._target.check(request)
+        run_id = next(self._run_ids)
+        key, start = await place(self._store, request, run_id, repeatable)
+        turn = Turn(request, run_id, key, durable=durable, edit=edit)
+        turn.start, turn.session_id = start, start.session_id if start is not None else None
+        turn.idempotency = repeatable
+        if durable:
+            turn.packed = _packed(request)
+        if turn.token is not None:
+            await self._check_name(turn.token, key)
+        elif durable or repeatable is not None:
+            turn.token = f"run_{secrets.token_hex(24)}"
+        turn.journal = make_journal(self._supervisor, turn)
+        return turn
+
+    async def deliver(self, turn: Turn) -> Turn:
+        """Put a turn into its actor's mailbox, or refuse it.
+
+        Raises:
+            Repeated: It repeats an earlier one.
+        """
+        request = turn.request
+        self._check_circle(turn)
+        overlap = request.overlap or self._contribution(request).overlap or self._overlap
+        if overlap != "enqueue":
+            await self._supervisor.wake(turn.key)
+        if turn.idempotency is not None:
+            await self._continuations.check_repeat(turn.idempotency, request)
+        if turn.journal is not None and not turn.durable:
+            turn.journal.started()
+        self._supervisor.deliver(turn.watched(), turn.start, overlap)
+        return turn
+
+    async def authorize(self, request: ChannelRequest) -> None:
+        """Let a request in, or refuse it."""
+        if self._authorize is None:
+            return
+        decision = self._authorize(request)
+        if inspect.isawaitable(decision):
+            decision = await decision
+        if decision == "allowed":
+            return
+        logger.info("channel %s: a request was refused (%s)", request.channel, decision)
+        code = "link_required" if decision == "link_required" else "forbidden"
+        raise NotAllowed("You may not do this.", code=code, status=403)
+
+    async def _check_name(self, name: str, key: str) -> None:
+        """Refuse a name that the turn could not be given at its end."""
+        try:
+            found = await self._store.find(name)
+        except BadKey as exc:
+            raise BadRequest(str(exc), field="name", code="invalid_name") from exc
+        if found is not None and found.key != key:
+            raise Conflicting("This name is taken.", field="name", code="name_taken")
+
+    def _check_circle(self, turn: Turn) -> None:
+        if turn.durable or turn.start is None or turn.request.session.after is not None:
+            return  # nobody waits for it, or it has a session of its own
+        inside = ancestry.get()
+        if inside and self._supervisor.waits_in_a_circle(turn.key, turn.start.session_id, inside):
+            raise Conflicting("The turn would wait for itself.", code="would_deadlock")
+
+    def _contribution(self, request: ChannelRequest) -> ChannelContribution:
+        return self._channels.get(request.channel) or ChannelContribution()
+
+    async def _hooked(self, request: ChannelRequest, protocol_request: Any) -> ChannelRequest:
+        """What the channel's run hook makes of a request."""
+        hook = self._contribution(request).run_hook
+        if hook is None:
+            return request
+        try:
+            hooked = hook(request, target=self._target.agent, protocol_request=protocol_request)
+            if inspect.isawaitable(hooked):
+                hooked = await hooked
+            if not isinstance(hooked, ChannelRequest):
+                raise TypeError(f"the run hook gave {type(hooked).__name__} instead of a ChannelRequest")
+        except HostError:
+            raise
+        except Exception as exc:  # the hook is user code
+            logger.warning("the run hook of channel %s failed", request.channel, exc_info=exc)
+            raise TargetFailed("The run hook failed.", code="run_hook_failed") from exc
+        # What these say was checked before the hook; they are not its to change.
+        return hooked.replace(
+            channel=request.channel,
+            partition=request.partition,
+            idempotency_key=request.idempotency_key,
+            fingerprint=request.fingerprint,
+        )
+
+
+def _packed(request: ChannelRequest) -> bytes:
+    try:
+        return pack_request(request)
+    except NotStorable as exc:
+        logger.error("channel %s: a request cannot be stored: %s", request.channel, exc)
+        raise BadRequest("The request holds something that cannot be stored.", code="not_storable") from exc
