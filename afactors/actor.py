@@ -181,7 +181,7 @@ class Actor:
             return
         ahead: set[str | None] = set()
         for turn in list(self._waiting):
-            if turn.state == "accepting" and turn not in self._accepting:
+            if turn.state == "accepting" and self._may_be_accepted(turn):
                 self._accepting.add(turn)
                 nursery.start_soon(self._accept, turn)
             if turn.state == "queued" and (turn.cancel_reason is not None or self._may_begin(turn, ahead)):
@@ -189,6 +189,12 @@ class Actor:
                 self._start(turn)
             else:
                 ahead.add(turn.session_id)
+
+    def _may_be_accepted(self, turn: Turn) -> bool:
+        """One after the other in each session: the store is to have them in the order in which they run."""
+        if turn.session_id is None:
+            return turn not in self._accepting
+        return all(turn.session_id != other.session_id for other in self._accepting)
 
     def _may_begin(self, turn: Turn, ahead: set[str | None]) -> bool:
         if self._around.draining and turn.durable:

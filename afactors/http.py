@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 import trio
 
 from afactors_channels import Endpoint, HostError, NotFound, Overloaded, Receive, Route, Scope, Send, TooLarge
-from afactors_channels.asgi import send_whole
+from afactors_channels.asgi import Headers, has_body, request_id, send_whole
 from afactors_channels.responses import error_body, error_headers
 
 logger = logging.getLogger("afactors.http")
@@ -23,6 +23,7 @@ logger = logging.getLogger("afactors.http")
 _DISCARD_SECONDS = 5.0
 _HEALTH = ("/healthz", "/readyz")
 _WEBSOCKET = "WEBSOCKET"
+_CLOSE: Headers = ((b"connection", b"close"),)
 _PARAMETER = re.compile(r"\{\w+\}")
 _INTERNAL_ERROR, _MESSAGE_TOO_BIG = 1011, 1009  # RFC 6455, 7.4.1
 
@@ -74,8 +75,11 @@ class Dispatcher:
         bounded = (_Bounded if scope["type"] == "http" else _BoundedSocket)(scope, receive, send, self._max_body)
         try:
             bounded.check_declared()
-            endpoint, scope = self._find(scope)
-            await endpoint(scope, bounded.receive, bounded.send)
+            endpoint, found = self._find(scope)
+            if endpoint is self._inner:
+                await endpoint(found, bounded.receive, bounded.send)
+            else:
+                await _own(endpoint, found, bounded)
         except HostError as error:
             await bounded.refuse(error)
         except BaseExceptionGroup as group:
@@ -117,6 +121,19 @@ class Dispatcher:
         reasons = self._host.not_ready()
         body: Mapping[str, Any] = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
         await _send_health(scope, send, 503 if reasons else 200, body)
+
+
+async def _own(endpoint: Endpoint, scope: Scope, bounded: _Bounded) -> None:
+    """Serve by an endpoint of ours; a defect of it is told in our envelope."""
+    try:
+        await endpoint(scope, bounded.receive, bounded.answer)
+    except HostError:
+        raise
+    except Exception as exc:
+        if bounded.started:
+            raise  # the connection is cut: nobody must take what was sent for the whole
+        logger.error("%s %s failed", scope.get("method", "websocket"), scope["path"], exc_info=exc)
+        raise HostError("The server failed to process this request.", code="server_error") from exc
 
 
 class _Template(NamedTuple):
@@ -213,7 +230,8 @@ class _Bounded:
         self._limit = limit
         self._seen = 0
         self._more = True
-        self._started = False
+        self.started = False
+        """Whether a response is on its way."""
 
     def check_declared(self) -> None:
         for name, value in self._scope["headers"]:
@@ -232,15 +250,27 @@ class _Bounded:
         return message
 
     async def send(self, message: Mapping[str, Any]) -> None:
-        self._started = True
+        self.started = True
         await self._send(message)
 
+    async def answer(self, message: Mapping[str, Any]) -> None:
+        """`send`, for endpoints of ours: what they did not read of the body is read before they are heard."""
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *await self._read_off()]}
+        await self.send(message)
+
     async def refuse(self, error: HostError) -> None:
-        if self._started:
+        if self.started:
             logger.error("a request failed after its response began: %s", error.message)
             return
+        await _send_error(self.answer, error, self._scope)
+
+    async def _read_off(self) -> Headers:
+        """Read the rest of the body, and say so if that is too much: nothing can follow on this connection then."""
+        if not (self._more and has_body(self._scope)):
+            return ()
         await self._discard_rest()
-        await _send_error(self._send, error)
+        return _CLOSE if self._more and self._scope.get("http_version", "1.1") < "2" else ()
 
     async def _discard_rest(self) -> None:
         """Read on for a moment, so that a client that is still sending gets the answer and not a reset."""
@@ -274,22 +304,25 @@ class _BoundedSocket(_Bounded):
         await super().send(message)
 
     async def refuse(self, error: HostError) -> None:
-        if self._started:
+        if self.started:
             logger.error("a websocket failed: %s", error.message)
             if self._open:
                 code = _MESSAGE_TOO_BIG if isinstance(error, TooLarge) else _INTERNAL_ERROR
                 await self.send({"type": "websocket.close", "code": code})
         elif "websocket.http.response" in self._scope.get("extensions", {}):
-            await _send_error(self._send_response, error)
+            await _send_error(self._send_response, error, self._scope)
         else:
             await self.send({"type": "websocket.close"})
+
+    async def answer(self, message: Mapping[str, Any]) -> None:
+        await self.send(message)
 
     async def _send_response(self, message: Mapping[str, Any]) -> None:
         await self.send({**message, "type": f"websocket.{message['type']}"})
 
 
-async def _send_error(send: Send, error: HostError) -> None:
-    headers = [(b"content-type", b"application/json")]
+async def _send_error(send: Send, error: HostError, scope: Scope) -> None:
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id(scope))]
     headers += [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
     if isinstance(error, _MethodNotAllowed | _UpgradeRequired):
         headers += error.headers

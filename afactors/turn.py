@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal, Protocol, Self, TypeAlias
@@ -325,7 +325,7 @@ class Turn:
         """What became of it instead of a result."""
         return self._error
 
-    def rows(self) -> AsyncIterator[Sequence[bytes]]:
+    def rows(self) -> AsyncGenerator[Sequence[bytes], None]:
         """Batches of transcript rows, as they come.
 
         Raises:

@@ -6,7 +6,7 @@ Floor plan (arrows point to what may be imported):
 * `contract` → errors: what a channel is, hands over and is given.
 * `asgi` → contract: the few ASGI shells that channels share. Imports trio.
 * `credentials` → errors: API keys, and the partitions that they stand for.
-* `responses/` → all of the above: the OpenAI Responses API. Everything in it but `channel` is pure.
+* `responses/` → all of the above: the OpenAI Responses API: a pure half, and a thin shell.
 
 Nothing here imports the runtime or the store.
 """

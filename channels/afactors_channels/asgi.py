@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -14,6 +15,9 @@ Headers = Iterable[tuple[bytes, bytes]]
 JSON: Headers = ((b"content-type", b"application/json"),)
 
 
+_MAX_REQUEST_ID = 512
+
+
 class ClientGone(Exception):
     """The client closed the connection before its request was whole."""
 
@@ -24,6 +28,14 @@ def header(scope: Scope, name: bytes) -> str | None:
         if key == name:
             return bytes(value).decode("latin-1")
     return None
+
+
+def request_id(scope: Scope) -> bytes:
+    """The client's own id for this request, to be sent back; a new one if it sent none that a header can hold."""
+    given = header(scope, b"x-request-id")
+    if given and len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable():
+        return given.encode()
+    return b"req_" + secrets.token_hex(16).encode()
 
 
 async def read_body(receive: Receive) -> bytes:

@@ -6,7 +6,7 @@ messages; it never sees an actor or a store.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, NewType, Protocol, TypeAlias, TypeVar
@@ -306,7 +306,7 @@ class HostedTurn(Protocol):
     Only a request with `stream` yields updates.
     """
 
-    def rows(self) -> AsyncIterator[Sequence[bytes]]:
+    def rows(self) -> AsyncGenerator[Sequence[bytes], None]:
         """Batches of transcript rows, instead of updates. The last batch comes after the turn's end is durable.
 
         Unlike the updates' iterator this raises nothing for a turn that failed: its last rows say so.

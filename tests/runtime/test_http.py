@@ -674,3 +674,57 @@ async def test_an_inner_apps_messages_are_bounded_too(connect: Connect):
 
     socket = await connect("/elsewhere", "x" * 101, inner=app)
     assert socket.kinds == ["websocket.accept", "websocket.close"]
+
+
+# -- what an endpoint does not read
+
+
+async def deaf(_scope: Any, _receive: Any, send: Any) -> None:
+    """A route that answers without looking at the body."""
+    await send_whole(send, 200, b"done", [])
+
+
+async def ask_deaf(host: Host, *chunks: bytes, version: str = "1.1", **headers: str) -> Client:
+    client = Client("POST", "/deaf", *chunks, headers={name.replace("_", "-"): text for name, text in headers.items()})
+    client.scope["http_version"] = version
+    await Dispatcher(host, [Route("POST", "/deaf", deaf)], 100)(client.scope, client.receive, client.send)
+    return client
+
+
+@pytest.mark.parametrize("headers", [{"content_length": "9"}, {"transfer_encoding": "chunked"}])
+async def test_a_body_that_nobody_reads_is_read_off(host: Host, headers: dict[str, str]):
+    client = await ask_deaf(host, b"one", b"two", b"six", **headers)
+    assert client.chunks == []
+    assert b"connection" not in client.headers
+
+
+@pytest.mark.parametrize(("version", "closes"), [("1.1", True), ("2", False)])
+async def test_a_body_that_does_not_come_ends_the_connection(
+    host: Host, autojump_clock: trio.abc.Clock, version: str, closes: bool
+):
+    client = Client("POST", "/deaf", headers={"content-length": "9"})
+    client.scope["http_version"] = version
+
+    async def receive() -> Any:
+        await trio.sleep_forever()
+
+    await Dispatcher(host, [Route("POST", "/deaf", deaf)], 100)(client.scope, receive, client.send)
+    assert client.body == b"done"
+    assert (client.headers.get(b"connection") == b"close") is closes
+    assert trio.current_time() < 10
+
+
+async def test_a_defect_of_an_endpoint_is_told_in_the_envelope(host: Host, caplog: pytest.LogCaptureFixture):
+    async def broken(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise RuntimeError("s3cr3t")
+
+    client = Client("GET", "/broken")
+    await Dispatcher(host, [Route("GET", "/broken", broken)], 100)(client.scope, client.receive, client.send)
+    assert (client.status, client.error["code"]) == (500, "server_error")
+    assert b"s3cr3t" not in client.body
+    assert "s3cr3t" in caplog.text
+
+
+async def test_a_refusal_has_a_request_id(fetch: Fetch):
+    assert (await fetch("GET", "/nowhere", x_request_id="mine")).headers[b"x-request-id"] == b"mine"
+    assert (await fetch("PUT", "/echo")).headers[b"x-request-id"].startswith(b"req_")

@@ -112,6 +112,24 @@ async def test_a_session_s_letters_run_in_order_with_its_other_turns(autojump_cl
     assert house.target.peak == 1
 
 
+@pytest.mark.parametrize("crash", [False, True])
+async def test_letters_that_come_at_once_are_stored_in_the_order_in_which_they_run(
+    autojump_clock: Clock, house: House, crash: bool
+):
+    texts = [str(number) for number in range(20)]
+    house.target.hold("0")
+    async with house.open(crash=crash), trio.open_nursery() as nursery:
+        supervisor = house.runtime._opened_now().supervisor
+        for text in texts:
+            nursery.start_soon(house.submit, text, "s")
+        await blocked()
+        (actor,) = supervisor._actors.values()
+        order = [turn.run_id for turn in [*actor._running, *actor._waiting]]
+        letters = await house.store.letters(await house.store.claim("ada"))
+        assert [letter.message_id for letter in letters] == order
+        house.target.hold("0").set()
+
+
 async def test_a_submitter_that_gives_up_leaves_its_letter_there(autojump_clock: Clock, house: House):
     async with house.open():
         gate = Gate(house)

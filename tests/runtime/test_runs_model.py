@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from afactors.history import Point
 from afactors.runs import ENDED
 from afactors_channels import HostedRun, HostError, NotFound, Repeated, Restarted, SessionEdit
-from afactors_store import keys
+from afactors_store import StoreUnusable, keys
 
 blocked = trio.testing.wait_all_tasks_blocked
 House = Any  # of conftest
@@ -51,11 +51,12 @@ STEPS = st.one_of(
     st.tuples(st.just("cancel"), calm, picks),
     st.tuples(st.just("hang_up"), calm, picks),
     st.tuples(st.just("repeat"), calm, picks, places),
-    st.tuples(st.just("follow"), calm, picks, st.none() | st.integers(0, 9)),
+    st.tuples(st.just("follow"), calm, picks, st.sampled_from([None, 0, 3, "on"])),
     st.tuples(st.just("edit"), calm, places),
     st.tuples(st.just("crash_actor"), calm, st.sampled_from(["ada", "bob"])),
     st.tuples(st.just("wait"), calm, st.sampled_from([0.3, 30.0])),
-    st.tuples(st.just("stop"), calm),
+    st.tuples(st.just("stop"), calm, st.booleans()),
+    st.tuples(st.just("crash"), calm),
     st.tuples(st.just("crash"), calm),
 )
 Step = tuple[Any, ...]
@@ -68,6 +69,7 @@ class Sent:
     text: str
     place: tuple[str, str]
     durable: bool
+    streams: bool
     sent: int
     known: int | None = None
     """When its place in line was settled: it was acknowledged, or delivered to wait for."""
@@ -77,8 +79,11 @@ class Sent:
     answer: str | None = None
     error: str | None = None
     hung_up: trio.CancelScope = field(default_factory=trio.CancelScope)
+    replaces: Sequence[str] = ()
+    """What ran, and could not end by itself, when it came to take its place."""
     crashes: int = 0
     """Crashes that it may have run in."""
+    process_crashes: int = 0
     stops: int = 0
 
 
@@ -90,8 +95,11 @@ class World:
         self.sent: list[Sent] = []
         self.edits: list[tuple[tuple[str, str], str]] = []
         self.rows: dict[tuple[str, int], bytes] = {}
+        self.read_last: dict[str, bytes] = {}
         self.faults: list[str] = []
         self.started: list[str] = []
+        self.attempts: dict[str, tuple[int, int, int]] = {}
+        self.at_rest = True
         self.running: Counter[tuple[str, str]] = Counter()
         self.alive = True
         self.callers: trio.Nursery
@@ -105,11 +113,9 @@ class World:
     # -- the surroundings
 
     async def _before(self, method: str, key: str) -> None:
-        if method != "commit":
-            return
         for _ in range(self._slowness):
             await trio.lowlevel.checkpoint()
-        if key in self._crash_at:
+        if method == "commit" and key in self._crash_at:
             self._crash_at.discard(key)
             raise RuntimeError("a defect")
 
@@ -117,7 +123,7 @@ class World:
         async def watched(turn: Any, session: Any) -> Any:
             place = (turn.key, turn.session_id)
             if self.alive:
-                self.started.append(self.house.said(turn.request.input)[0])
+                self._note_start(self.house.said(turn.request.input)[0], turn.attempt)
             self.running[place] += 1
             if self.running[place] > 1:
                 self.faults.append(f"two turns at once in {place}")
@@ -127,6 +133,15 @@ class World:
                 self.running[place] -= 1
 
         return watched
+
+    def _note_start(self, text: str, attempt: int) -> None:
+        """A turn that begins again after a crash is counted (unless a stop in order came in between)."""
+        self.started.append(text)
+        (one,) = [one for one in self.sent if one.text == text]
+        before, crashes, stops = self.attempts.get(text, (0, one.process_crashes, 0))
+        if attempt < before or (attempt == before and one.process_crashes > crashes and one.stops == stops):
+            self.faults.append(f"{text}: attempt {attempt} after attempt {before}")
+        self.attempts[text] = attempt, one.process_crashes, one.stops
 
     @asynccontextmanager
     async def process(self) -> Any:
@@ -158,6 +173,8 @@ class World:
         async def guarded() -> None:
             try:
                 await call()
+            except StoreUnusable:
+                pass  # it is closed by now, and so is the runtime
             except (HostError, Repeated) as error:
                 if self.alive:
                     self.faults.append(f"unexpected: {error!r}")
@@ -169,18 +186,19 @@ class World:
     async def do(self, step: Step) -> None:
         what, rests, *args = step
         await getattr(self, what)(*args)
+        self.at_rest = rests
         if rests:
             await blocked()
         else:
             await trio.lowlevel.checkpoint()
 
-    def _new(self, place: tuple[str, str], *, durable: bool) -> Sent:
-        one = Sent(f"t{next(self._texts)}", place, durable, next(self._clock))
+    def _new(self, place: tuple[str, str], *, durable: bool, streams: bool) -> Sent:
+        one = Sent(f"t{next(self._texts)}", place, durable, streams, next(self._clock))
         self.house.target.hold(one.text)
         self.sent.append(one)
         return one
 
-    def _request(self, one: Sent, policy: Any, stream: bool, key: str | None = None) -> Any:
+    def _request(self, one: Sent, policy: Any, key: str | None = None) -> Any:
         key = key or one.text
         return self.house.request(
             one.text,
@@ -188,17 +206,25 @@ class World:
             key=one.place[0],
             name=f"p-{one.text}",
             overlap=policy,
-            stream=stream,
+            stream=one.streams,
             idempotency_key=key,
             fingerprint=key,
         )
 
-    async def submit(self, place: tuple[str, str], policy: Any, stream: bool, key: str | None = None) -> None:
-        one = self._new(place, durable=True)
+    def _replaced(self, place: tuple[str, str], policy: Any) -> Sequence[str]:
+        if policy != "interrupt" or not self.at_rest or place[0] in self._crash_at:
+            return ()
+        target = self.house.target
+        here = [one.text for one in self.sent if one.place == place]
+        return [text for text in target.running if text in here and not target.hold(text).is_set()]
+
+    async def submit(self, place: tuple[str, str], policy: Any, streams: bool, key: str | None = None) -> None:
+        one = self._new(place, durable=True, streams=streams)
+        one.replaces = self._replaced(place, policy)
 
         async def call() -> None:
             try:
-                token = await self.house.runtime.submit(self._request(one, policy, stream, key))
+                token = await self.house.runtime.submit(self._request(one, policy, key))
             except HostError as error:
                 if self.alive:
                     one.refused = error.code
@@ -208,13 +234,14 @@ class World:
 
         self._begin(call)
 
-    async def ask(self, place: tuple[str, str], policy: Any, stream: bool, key: str | None = None) -> None:
-        one = self._new(place, durable=False)
+    async def ask(self, place: tuple[str, str], policy: Any, streams: bool) -> None:
+        one = self._new(place, durable=False, streams=streams)
+        one.replaces = self._replaced(place, policy)
 
         async def call() -> None:
             with one.hung_up:
                 try:
-                    result = await self.house.runtime.ask(self._request(one, policy, stream, key))
+                    result = await self.house.runtime.ask(self._request(one, policy))
                 except HostError as error:
                     if self.alive:
                         one.error = error.code
@@ -259,23 +286,34 @@ class World:
         if (one := self._pick([one for one in self.sent if not one.durable], pick)) is not None:
             one.hung_up.cancel()
 
-    async def follow(self, pick: int, after: int | None) -> None:
-        if (one := self._pick(self.sent, pick)) is not None:
+    async def follow(self, pick: int, after: Any) -> None:
+        """From a number on, or from where somebody else has read to."""
+        if (one := self._pick(self.sent, pick)) is None:
+            return
+        last = self.read_last.get(one.text) if after == "on" else None
+        if last is not None:
+            self._begin(lambda: self.read(one, int(last.split()[0]), last))
+        elif after != "on":
             self._begin(lambda: self.read(one, after))
 
-    async def read(self, one: Sent, after: int | None) -> None:
-        """Follow a run. Whoever reads a number reads the same."""
-        last = after
+    async def read(self, one: Sent, after: int | None, last: bytes | None = None) -> None:
+        """Follow a run. Whoever reads a number reads the same; and nobody reads of two attempts."""
+        expected = after + 1 if after is not None else None
         try:
             async with self.house.runtime.subscribe(f"p-{one.text}", after=after) as batches:
                 async for batch in batches:
                     for row in batch:
+                        if not self.alive or not one.streams:
+                            return
                         number = int(row.split()[0])
-                        if last is not None and number != last + 1 and self.alive:
-                            self.faults.append(f"{one.text}: {number} follows {last}")
-                        last = number
-                        if self.alive and self.rows.setdefault((one.text, number), row) != row:
+                        if expected not in (None, number):
+                            self.faults.append(f"{one.text}: {number} instead of {expected}")
+                        if self.rows.setdefault((one.text, number), row) != row:
                             self.faults.append(f"{one.text}: {row!r} and {self.rows[one.text, number]!r}")
+                        if last is not None and _attempt(row) != _attempt(last) and b"queued" not in last:
+                            self.faults.append(f"{one.text}: {row!r} follows {last!r}")
+                        expected, last = number + 1, row
+                        self.read_last[one.text] = row
         except (NotFound, Restarted):
             pass
         except HostError as error:
@@ -309,15 +347,26 @@ class World:
     async def wait(self, seconds: float) -> None:
         await trio.sleep(seconds)
 
-    async def stop(self) -> None:
+    async def stop(self, ends: bool) -> None:
+        """In order; what runs may come to its end meanwhile."""
         for one in self.sent:
             one.stops += 1
+
+        async def let_end() -> None:
+            for _ in range(4):
+                await trio.sleep(1)
+                for text in self.house.target.running:
+                    self.house.target.hold(text).set()
+
+        if ends:
+            self.callers.start_soon(let_end)
 
     async def crash(self) -> None:
         self.alive = False
         self.house.store.crash()
         for one in self.sent:
             one.crashes += 1
+            one.process_crashes += 1
 
     @staticmethod
     def _pick(among: Sequence[Any], pick: int) -> Any:
@@ -344,7 +393,7 @@ class World:
             except NotFound:
                 assert not one.durable or one.token != with_name, f"{one.text} was acknowledged, and is lost"
         for one in self.sent:
-            self._check_one(one, runs.get(one.text))
+            self._check_one(one, runs)
         for place in PLACES:
             await self._check_history(place, runs)
         for one in self.sent:
@@ -353,7 +402,8 @@ class World:
         await self._check_leftovers()
         assert self.faults == []
 
-    def _check_one(self, one: Sent, run: HostedRun | None) -> None:
+    def _check_one(self, one: Sent, runs: dict[str, HostedRun]) -> None:
+        run = runs.get(one.text)
         starts = self.started.count(one.text)
         joined = one.token is not None and one.token != f"p-{one.text}"
         if one.refused is not None or joined:
@@ -372,6 +422,9 @@ class World:
             assert (run.state, run.result.text) == ("completed", one.answer)
         if one.error is not None and one.known is not None:
             assert run is None or run.state != "completed", f"{one.text}: its caller heard {one.error}"
+        if run is not None and (one.known is not None if one.durable else one.answer is not None):
+            for text in one.replaces:
+                assert text not in runs or runs[text].state != "completed", f"{one.text} took the place of {text}"
         for told in one.told:
             assert run is not None
             assert (told.state, told.error, told.ended) == (run.state, run.error, run.ended)
@@ -422,13 +475,17 @@ class World:
         assert left <= needed, "a log that nobody needs"
 
 
+def _attempt(row: bytes) -> bytes:
+    return row.split(b"#")[1].split()[0]
+
+
 async def _fail(*_: object) -> str:
     raise ValueError("as it was told")
 
 
 async def play(house: House, steps: Sequence[Step], slowness: int) -> None:
     world = World(house, slowness)
-    left = iter([*steps, ("stop", True)])
+    left = iter([*steps, ("stop", True, False)])
     step: Step | None = None
     while step is None or step[0] in ("stop", "crash"):
         step = None
@@ -445,7 +502,25 @@ async def play(house: House, steps: Sequence[Step], slowness: int) -> None:
 
 
 def model(house: House, words: Any, **options: Any) -> None:
-    house.channel(transcriber=words)
+    attempts = count()
+
+    class Told(words):
+        """Each attempt at writing a transcript has a number of its own, which its rows tell."""
+
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            self._attempt = next(attempts)
+
+        def accepted(self) -> Sequence[bytes]:
+            self._attempt, own = -1, self._attempt
+            rows = super().accepted()
+            self._attempt = own
+            return rows
+
+        def _row(self, text: str) -> bytes:
+            return super()._row(f"#{self._attempt} {text}")
+
+    house.channel(transcriber=Told)
 
     @settings(
         deadline=None,

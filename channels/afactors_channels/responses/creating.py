@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -59,8 +60,10 @@ class Creation:
         """What the runtime is asked."""
         caller = exchange.caller
         native_id = create.safety_identifier or create.user
-        # Who is not known by a key of their own could be given somebody else's answer.
-        key = idempotency_key(header(exchange.scope, b"idempotency-key")) if caller.known else None
+        # Who is not known by a key of their own could be given somebody else's answer; and a connection's headers are
+        # about all of its requests.
+        repeatable = caller.known and exchange.scope["type"] == "http"
+        key = idempotency_key(header(exchange.scope, b"idempotency-key")) if repeatable else None
         return ChannelRequest(
             channel=exchange.channel,
             input=create.input,
@@ -94,8 +97,8 @@ class Creation:
 
     async def _stream(self, exchange: Exchange, request: ChannelRequest, body: Mapping[str, Any]) -> None:
         asking = exchange.context.turn(request, protocol_request=body)
-        async with until_disconnect(exchange.receive), asking as turn:
-            await exchange.answer.tell(turn.rows())
+        async with until_disconnect(exchange.receive), asking as turn, aclosing(turn.rows()) as rows:
+            await exchange.answer.tell(rows)
 
     async def _submit(self, exchange: Exchange, request: ChannelRequest, body: Mapping[str, Any]) -> None:
         token = await exchange.context.submit(request, protocol_request=body)

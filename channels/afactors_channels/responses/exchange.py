@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
-from ..asgi import ClientGone, Headers, has_body, header, read_body, send_whole
+from ..asgi import ClientGone, Headers, header, read_body, request_id, send_whole
 from ..contract import ChannelContext, ChannelRequest, ChannelSession, IsolationKeys, Receive, Scope, Send
 from ..credentials import Credentials
 from ..errors import BadRequest, Conflicting, HostError, NotFound
 from .errors import error_body, error_headers
 from .fields import identifier
 from .parse import decode_body
-from .sse import DONE, encode_event, encode_json, sse_data
+from .sse import DONE, encode_event, encode_json, sequence_number
 
 _EVENT_STREAM: Headers = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
-_CLOSE: Headers = ((b"connection", b"close"),)
-_MAX_REQUEST_ID = 512
 _LAST = tuple(f"event: response.{name}\n".encode() for name in ("completed", "incomplete", "failed"))
 
 
@@ -102,8 +98,6 @@ class Door:
         self._channel = channel
         self._credentials = credentials
         self._trusting = trust_isolation_headers
-        self._request_prefix = b"req_" + secrets.token_hex(12).encode()
-        self._request_numbers = count()
 
     def caller(self, scope: Scope) -> Caller:
         """Who sent this.
@@ -129,17 +123,10 @@ class Door:
         """An ASGI callable that has `work` done for callers that may come in."""
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-            answer = Answer(send, self._request_id(scope))
+            answer = Answer(send, request_id(scope))
             refused: HostError
             try:
-                caller = self.caller(scope)
-            except HostError as error:
-                # Their body is not read, so nothing can follow it on this connection.
-                ends = has_body(scope) and scope.get("http_version", "1.1") < "2"
-                await answer.refuse(error, _CLOSE if ends else ())
-                return
-            try:
-                await work(Exchange(scope, receive, answer, caller, self._channel, context))
+                await work(Exchange(scope, receive, answer, self.caller(scope), self._channel, context))
             except HostError as error:
                 refused = in_our_words(error)
             except ClientGone:
@@ -149,13 +136,6 @@ class Door:
             await answer.refuse(refused)
 
         return serve
-
-    def _request_id(self, scope: Scope) -> bytes:
-        """The client's own id for this request, to be sent back; ours if it sent none that a header can hold."""
-        given = header(scope, b"x-request-id")
-        if given and len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable():
-            return given.encode()
-        return b"%s%08x" % (self._request_prefix, next(self._request_numbers))
 
 
 def _digest(isolation: IsolationKeys) -> str:
@@ -174,13 +154,13 @@ class Answer:
         """A response in one piece."""
         await self._whole(200, encode_json(value))
 
-    async def refuse(self, error: HostError, headers: Headers = ()) -> None:
+    async def refuse(self, error: HostError) -> None:
         """An error in the protocol's envelope; in a stream, as its last event."""
         if self.begun:
             await self.events([_error_event(error, 0)], last=True)
             return
         retry = [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
-        await self._whole(error.status, encode_json(error_body(error)), [*retry, *headers])
+        await self._whole(error.status, encode_json(error_body(error)), retry)
 
     async def _whole(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         self.begun = True
@@ -207,7 +187,7 @@ class Answer:
         except HostError as error:
             if not self.begun and not isinstance(error, Conflicting):
                 raise
-            number = decode_body(sse_data(row))["sequence_number"] if row else after or 0
+            number = sequence_number(row) if row else after or 0
             await self.events([_error_event(in_our_words(error), number)], last=True)
             return True
         return is_last(row) if row else None

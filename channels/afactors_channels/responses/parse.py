@@ -77,6 +77,9 @@ class CreateRequest:
 MAX_KEY = 256
 """How long an idempotency key may be."""
 
+MAX_DEPTH = 100
+"""How deeply a body may be nested."""
+
 _decode = msgspec.json.Decoder().decode
 _encode_sorted = msgspec.json.Encoder(order="deterministic").encode
 _VISIBLE = re.compile(r"[!-~]+")
@@ -94,7 +97,20 @@ def decode_body(body: bytes) -> dict[str, Any]:
         raise BadRequest("The body is not valid JSON.", code="invalid_json") from None
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object.", code="invalid_type")
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
     return value
+
+
+def _check_depth(value: Any) -> None:
+    """What is kept of a request is walked through by code that recurses, ours and others'."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        level = [one for one in level if isinstance(one, dict | list)]
+        if not level:
+            return
+    raise BadRequest(f"The body may be nested at most {MAX_DEPTH} deep.", code="invalid_json")
 
 
 def idempotency_key(header: str | None) -> str | None:

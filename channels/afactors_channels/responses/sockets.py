@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import trio
 
-from ..contract import ChannelContext, Receive, Repeated, Scope, Send
+from ..contract import ChannelContext, Receive, Scope, Send
 from ..errors import Conflicting, HostError
 from .creating import Creation
 from .exchange import Answer, Door, Exchange, in_our_words, is_last
@@ -117,12 +118,8 @@ class _Talk:
     async def _respond(self, frame: CreateFrame) -> None:
         context = self.exchange.context
         request = self.creation.request(self.exchange, parse_create(frame.body), frame.body)
-        try:
-            async with context.turn(request, protocol_request=frame.body) as turn:
-                await self._tell(turn.rows(), frame)
-        except Repeated as repeated:
-            async with context.subscribe(repeated.token, partition=request.partition) as batches:
-                await self._tell(batches, frame)
+        async with context.turn(request, protocol_request=frame.body) as turn, aclosing(turn.rows()) as rows:
+            await self._tell(rows, frame)
 
     async def _tell(self, batches: AsyncIterator[Sequence[bytes]], frame: CreateFrame) -> None:
         async for rows in batches:

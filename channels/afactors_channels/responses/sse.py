@@ -27,6 +27,12 @@ def sse_data(block: bytes) -> bytes:
     return block[block.index(_DATA) + len(_DATA) : -2]
 
 
+def sequence_number(block: bytes) -> int:
+    """The number of an encoded event."""
+    number: int = msgspec.json.decode(sse_data(block))["sequence_number"]
+    return number
+
+
 def encode_json(value: Any) -> bytes:
     """Encode plain values as UTF-8 JSON; NaN and infinities become null, a lone surrogate becomes U+FFFD.
 

@@ -92,6 +92,9 @@ class Reader:
             raise self._log.loss
         raise StopAsyncIteration
 
+    async def aclose(self) -> None:
+        self._batch = len(self._log.batches)
+
 
 class Run:
     """A run: as its context was told, from its request to its end."""
@@ -212,7 +215,7 @@ class FakeContext:
         gate: No run ends before it is set.
         line: No run in the background begins before it is set.
         refusal: What every turn is refused with.
-        stop: The host begins to stop.
+        stops: The host begins to stop.
         asked: What turns were asked, and what the run hook would see beside.
         about: What was asked of sessions.
         left_early: How many turns their callers left before the end.
@@ -227,7 +230,6 @@ class FakeContext:
         self.finish_reason: Any = "stop"
         self.failure: HostError | None = None
         self.refusal: HostError | None = None
-        self.stop = trio.Event()
         self.gate, self.line = trio.Event(), trio.Event()
         self.gate.set()
         self.line.set()
@@ -278,9 +280,6 @@ class FakeContext:
             return self._accept(request, protocol_request, durable=True).seen.token
         except Repeated as repeated:
             return repeated.token
-
-    async def stopping(self) -> None:
-        await self.stop.wait()
 
     # -- runs
 
