@@ -9,14 +9,16 @@ Its life begins with a claim, and with the durable letters that the store has fo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import trio
 
 from afactors_channels import HostedRunResult, HostError, OverlapPolicy, Overloaded
-from afactors_store import Claim
+from afactors_store import Claim, StoreFull
 
+from .commits import suspected
 from .forgetting import forgotten, held_without, released
 from .history import Point
 from .overlap import POLICIES
@@ -251,6 +253,10 @@ class Actor:
         for turn in self._waiting:
             turn.interrupts = [again.get(other.run_id, other) for other in turn.interrupts]
         self._waiting[:0] = [self._place(turn) for turn in found]
+        marks = suspected(found)
+        if marks.runs:
+            with suppress(StoreFull):  # then they are marked at another start, if there has to be one
+                await self._around.store.commit(claim, marks)
 
     def _place(self, turn: Turn) -> Turn:
         turn.owner = self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agent_framework import AgentResponse, Message
@@ -34,6 +35,12 @@ def accepted(turn: Turn, limits: Limits) -> Commit:
         runs=[_run(turn, limits, record(turn, "queued"))],
         append=[Append(log, 0, rows)] if rows and log is not None else (),
     )
+
+
+def suspected(turns: Sequence[Turn]) -> Commit:
+    """Letters that may have been running in a crash are marked: a clean stop does not clear them."""
+    marked = {turn.run_id: turn.unmarked for turn in turns if turn.unmarked is not None}
+    return Commit(runs=[RunRecord(run_id, replace(found, suspect=True).encode()) for run_id, found in marked.items()])
 
 
 def begun_again(turn: Turn, limits: Limits) -> Commit:

@@ -67,8 +67,10 @@ async def _turn(around: Recovery, claim: Claim, letter: Letter, heads: set[str |
     )
     turn.start, turn.session_id = body.point, body.session_id
     turn.cancel_reason = around.given_up(turn.run_id)
-    turn.suspect = around.suspicious(turn.run_id) and (body.session_id is None or body.session_id not in heads)
+    suspicious = around.suspicious(turn.run_id) or (record is not None and record.suspect)
+    turn.suspect = suspicious and (body.session_id is None or body.session_id not in heads)
     if record is not None:
+        turn.unmarked = record if turn.suspect and not record.suspect else None
         turn.attempt, turn.token = record.attempt, record.token
         await _resume_transcript(around, claim, turn, record)
     turn.accepted()

@@ -71,6 +71,7 @@ class Record:
         ended: When it ended.
         attempt: Which attempt this is.
         durable: Whether it was accepted as a letter.
+        suspect: Whether something crashed while it may have been running, and no attempt was counted since.
         token: Its global name.
         retrievable: As in the request.
         streamed: As in the request.
@@ -94,6 +95,7 @@ class Record:
     ended: float | None = None
     attempt: int = 1
     durable: bool = False
+    suspect: bool = False
     token: str | None = None
     retrievable: bool = True
     streamed: bool = False
@@ -153,6 +155,7 @@ class Record:
 _OPTIONAL = {
     "s": "session_id",
     "dl": "durable",
+    "su": "suspect",
     "n": "token",
     "sm": "streamed",
     "l": "metadata",

@@ -27,6 +27,7 @@ from afactors_channels import (
 
 from .history import Point
 from .journal import Journal
+from .runs import Record
 
 TurnState: TypeAlias = Literal["accepting", "queued", "running", "committing"] | RunState
 """accepting → queued → running → committing → completed or incomplete; accepting, queued or running → cancelled;
@@ -89,6 +90,7 @@ class Turn:
         outgoing: Turns that its code submitted: they are accepted by its commit.
         packed: Its request, as its letter has it.
         suspect: Whether the attempt before may have ended the process: this one is counted before it runs.
+        unmarked: Its record, if that does not say yet that it is a suspect.
         leftover: The log of an attempt that is over, to be dropped.
         edit: What it does to its session, instead of running the target.
         journal: Its transcript, if the channel writes one.
@@ -121,6 +123,7 @@ class Turn:
         self.outgoing: list[Turn] = []
         self.packed = b""
         self.suspect = False
+        self.unmarked: Record | None = None
         self.leftover: int | None = None
         self.edit = edit
         self.journal: Journal | None = None

@@ -285,7 +285,7 @@ async def test_a_slow_follower_holds_nobody_up_and_reads_slices_of_the_log(open_
         slow.hold.set()
         await blocked()
         assert slow.numbers == list(range(1000))
-        assert max(stop - start for start, stop in desk.log.reads) == 256
+        assert max(stop - start for start, stop in desk.log.reads) == 64
 
 
 async def test_when_the_last_follower_has_left_nothing_more_is_logged_for_it(open_desk: Any):

@@ -573,3 +573,23 @@ async def test_what_was_cancelled_is_not_run_again_after_a_crash(autojump_clock:
         assert (await runtime.cancel(token)).state == "cancelled"
         assert house.actors.restarts == 1
     assert house.target.started == ["slow"]
+
+
+async def test_a_clean_stop_does_not_clear_a_suspect(house: House):
+    """It was running when the process crashed, and the next one stopped before it could run again."""
+    house.build(channels=house.channels, max_attempts=2)
+    gate = house.target.hold("poison")
+    async with house.runtime as runtime:
+        token = await runtime.submit(house.request("poison"))
+        await house.target.began("poison").wait()
+        house.store.crash()
+    house.target.hold("first")
+    async with house.open(max_attempts=2) as runtime:
+        supervisor = runtime._opened_now().supervisor
+        await supervisor.suspects.acquire("somebody")  # so it does not begin
+        await supervisor.wake("ada")
+    assert house.target.started.count("poison") == 1
+    gate.set()
+    async with house.open(max_attempts=2) as runtime:
+        run = await runtime.get_continuation(token, wait=True)
+    assert (run.state, run.attempt) == ("completed", 2)

@@ -166,6 +166,7 @@ class World:
             if not turn.durable and turn.edit is None:
                 (one,) = [one for one in self.sent if one.text == self.house.said(turn.request.input)[0]]
                 one.known = next(self._clock)
+                one.replaces = self._held(one.replaces)
 
         supervisor.deliver = noting
 
@@ -214,9 +215,11 @@ class World:
     def _replaced(self, place: tuple[str, str], policy: Any) -> Sequence[str]:
         if policy != "interrupt" or not self.at_rest or place[0] in self._crash_at:
             return ()
-        target = self.house.target
         here = [one.text for one in self.sent if one.place == place]
-        return [text for text in target.running if text in here and not target.hold(text).is_set()]
+        return self._held([text for text in self.house.target.running if text in here])
+
+    def _held(self, texts: Sequence[str]) -> Sequence[str]:
+        return [text for text in texts if not self.house.target.hold(text).is_set()]
 
     async def submit(self, place: tuple[str, str], policy: Any, streams: bool, key: str | None = None) -> None:
         one = self._new(place, durable=True, streams=streams)
@@ -231,6 +234,7 @@ class World:
             else:
                 if self.alive:
                     one.known, one.token = next(self._clock), token
+                    one.replaces = self._held(one.replaces)
 
         self._begin(call)
 
