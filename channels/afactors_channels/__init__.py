@@ -3,7 +3,9 @@
 Floor plan (arrows point to what may be imported):
 
 * `errors` ← everything: errors by whose fault, each with the HTTP status for its envelope.
-* `contract` → errors: what a channel is, hands over and is given.
+* `requests`: what a channel hands over.
+* `outcomes` → requests: what becomes of it.
+* `contract` → both: what a channel is, and is given.
 * `asgi` → contract: the few ASGI shells that channels share. Imports trio.
 * `credentials` → errors: API keys, and the partitions that they stand for.
 * `responses/` → all of the above: the OpenAI Responses API: a pure half, and a thin shell.
@@ -14,31 +16,12 @@ Nothing here imports the runtime or the store.
 from .contract import Channel as Channel
 from .contract import ChannelContext as ChannelContext
 from .contract import ChannelContribution as ChannelContribution
-from .contract import ChannelIdentity as ChannelIdentity
-from .contract import ChannelRequest as ChannelRequest
-from .contract import ChannelResponseContext as ChannelResponseContext
-from .contract import ChannelResponseHook as ChannelResponseHook
-from .contract import ChannelRunHook as ChannelRunHook
-from .contract import ChannelSession as ChannelSession
-from .contract import ContinuationToken as ContinuationToken
 from .contract import Endpoint as Endpoint
-from .contract import HostedRun as HostedRun
-from .contract import HostedRunResult as HostedRunResult
-from .contract import HostedSession as HostedSession
 from .contract import HostedTurn as HostedTurn
-from .contract import IsolationKeys as IsolationKeys
-from .contract import OnDisconnect as OnDisconnect
-from .contract import OverlapPolicy as OverlapPolicy
 from .contract import Receive as Receive
-from .contract import Repeated as Repeated
 from .contract import Route as Route
-from .contract import RunState as RunState
 from .contract import Scope as Scope
 from .contract import Send as Send
-from .contract import SessionEdit as SessionEdit
-from .contract import SessionMode as SessionMode
-from .contract import Transcriber as Transcriber
-from .contract import Transcript as Transcript
 from .errors import BadRequest as BadRequest
 from .errors import Conflicting as Conflicting
 from .errors import HostError as HostError
@@ -52,4 +35,23 @@ from .errors import StorageFull as StorageFull
 from .errors import TargetFailed as TargetFailed
 from .errors import TooLarge as TooLarge
 from .errors import Unprocessable as Unprocessable
+from .outcomes import ChannelResponseContext as ChannelResponseContext
+from .outcomes import ChannelResponseHook as ChannelResponseHook
+from .outcomes import ChannelRunHook as ChannelRunHook
+from .outcomes import ContinuationToken as ContinuationToken
+from .outcomes import HostedRun as HostedRun
+from .outcomes import HostedRunResult as HostedRunResult
+from .outcomes import HostedSession as HostedSession
+from .outcomes import Repeated as Repeated
+from .outcomes import RunState as RunState
+from .outcomes import SessionEdit as SessionEdit
+from .outcomes import Transcriber as Transcriber
+from .outcomes import Transcript as Transcript
+from .requests import ChannelIdentity as ChannelIdentity
+from .requests import ChannelRequest as ChannelRequest
+from .requests import ChannelSession as ChannelSession
+from .requests import IsolationKeys as IsolationKeys
+from .requests import OnDisconnect as OnDisconnect
+from .requests import OverlapPolicy as OverlapPolicy
+from .requests import SessionMode as SessionMode
 from .responses.channel import ResponsesChannel as ResponsesChannel

@@ -12,7 +12,8 @@ from agent_framework import AgentResponse, AgentResponseUpdate, Annotation, Cont
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afactors_channels.contract import ChannelRequest, ContinuationToken, HostedRun, RunState, Transcriber, Transcript
+from afactors_channels.outcomes import ContinuationToken, HostedRun, RunState, Transcriber, Transcript
+from afactors_channels.requests import ChannelRequest
 from afactors_channels.responses import ResponseTranscript, encode_json, parse_create, render_run, sse_data
 from afactors_channels.responses.presentation import client_tools, included, presentation, skeleton
 

@@ -8,17 +8,10 @@ from importlib.metadata import version
 
 from agent_framework import CompactionStrategy
 
-from ..contract import (
-    ChannelContext,
-    ChannelContribution,
-    ChannelResponseHook,
-    ChannelRunHook,
-    OnDisconnect,
-    OverlapPolicy,
-    Route,
-    SessionMode,
-)
+from ..contract import ChannelContext, ChannelContribution, Route
 from ..credentials import Credentials
+from ..outcomes import ChannelResponseHook, ChannelRunHook
+from ..requests import OnDisconnect, OverlapPolicy, SessionMode
 from . import conversing, reading
 from .compacting import Compaction
 from .creating import Creation

@@ -7,7 +7,7 @@ import time
 
 from agent_framework import CompactionStrategy, ContextWindowCompactionStrategy
 
-from ..contract import ChannelSession
+from ..requests import ChannelSession
 from .compaction import parse_compact, render_compaction
 from .exchange import Exchange
 from .ids import RANDOM_BYTES, new_response_id

@@ -6,8 +6,9 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from ..contract import ChannelRequest, ChannelSession, HostedSession, SessionEdit
 from ..errors import NotFound
+from ..outcomes import HostedSession, SessionEdit
+from ..requests import ChannelRequest, ChannelSession
 from .conversations import parse_added, parse_new, parse_update, render_conversation, render_deleted
 from .exchange import Exchange
 from .fields import conversation_name

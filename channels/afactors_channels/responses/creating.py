@@ -12,16 +12,9 @@ from typing import Any
 import trio
 
 from ..asgi import ClientGone, disconnected, header, until_disconnect
-from ..contract import (
-    ChannelIdentity,
-    ChannelRequest,
-    ChannelSession,
-    HostedRun,
-    OnDisconnect,
-    Repeated,
-    SessionMode,
-)
 from ..errors import TargetFailed
+from ..outcomes import HostedRun, Repeated
+from ..requests import ChannelIdentity, ChannelRequest, ChannelSession, OnDisconnect, SessionMode
 from .exchange import Exchange
 from .ids import RANDOM_BYTES, new_response_id
 from .parse import CreateRequest, fingerprint, idempotency_key, parse_create

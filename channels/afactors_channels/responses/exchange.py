@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..asgi import ClientGone, Headers, header, read_body, request_id, send_whole
-from ..contract import ChannelContext, ChannelRequest, ChannelSession, IsolationKeys, Receive, Scope, Send
+from ..contract import ChannelContext, Receive, Scope, Send
 from ..credentials import Credentials
 from ..errors import BadRequest, Conflicting, HostError, NotFound
+from ..requests import ChannelRequest, ChannelSession, IsolationKeys
 from .errors import error_body, error_headers
 from .fields import identifier
 from .parse import decode_body

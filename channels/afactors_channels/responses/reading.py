@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..contract import HostedRun
 from ..errors import BadRequest, HostError
+from ..outcomes import HostedRun
 from .creating import follow
 from .exchange import Exchange, response_not_found
 from .listing import page_of, parse_page, parse_stream_query

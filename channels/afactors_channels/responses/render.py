@@ -7,7 +7,7 @@ from typing import Any
 
 from agent_framework import AgentResponse, Message, UsageDetails
 
-from afactors_channels.contract import HostedRun, RunState
+from afactors_channels.outcomes import HostedRun, RunState
 
 from .output import OutputBuilder
 from .presentation import Status, client_tools, included, skeleton

@@ -7,7 +7,8 @@ from typing import Any
 
 from agent_framework import AgentResponse, AgentResponseUpdate
 
-from afactors_channels.contract import ChannelRequest, RunState
+from afactors_channels.outcomes import RunState
+from afactors_channels.requests import ChannelRequest
 
 from .events import EventStream
 from .output import Event
