@@ -14,6 +14,7 @@ Floor plan, from the ground up; a module imports only from those above it:
 * `sessions`: what an actor knows of its sessions.
 * `commits`: what each step of a turn writes.
 * `editing`: changing a session otherwise than by a turn.
+* `hooks`: calling the user's hooks.
 * `performing`: how one turn is carried out.
 * `recovering`: durable letters that a process left behind, as turns again.
 * `actor`: one isolation key: mailbox, life, and which turn is next.

@@ -34,6 +34,10 @@ class Neighbourhood(Surroundings, Recovery, Protocol):
 
     draining: bool
 
+    def note(self, actor: Actor) -> None:
+        """Called when the actor may have become idle, or busy, by itself."""
+        ...
+
     def turn_ended(self, actor: Actor, turn: Turn) -> None:
         """Called after each turn; the actor may be idle now."""
         ...
@@ -75,12 +79,13 @@ class Actor:
         """Tasks that are about to ask something of it."""
         self._collecting = trio.Lock()
         self._paused = False
+        self._crashed = False  # and not been restarted yet: the store may have letters that no mailbox knows
         self._failed: HostError | None = None
 
     @property
     def idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
-        return not self._waiting and not self._running and not self.visitors
+        return not (self._waiting or self._running or self.visitors or self._crashed)
 
     def statistics(self) -> ActorStatistics:
         """The actor in figures, now."""
@@ -146,6 +151,7 @@ class Actor:
 
     def fail_running(self, error: HostError, followers: Exception | None) -> None:
         """After a crash: end the turns that it took along. What waits goes on waiting, and so do durable letters."""
+        self._crashed = True
         for turn in self._running:
             if turn.state == "accepting":
                 turn.refuse(error)
@@ -232,9 +238,12 @@ class Actor:
                 self._performer = Performer(self.key, self._around, claim, self._sessions)
                 if claim.letters:
                     await self._recover(claim)
-                self._nursery = nursery
+                self._nursery, self._crashed = nursery, False
                 self._ready.set()
+                if self._around.draining:
+                    self.put_back_waiting()
                 self._dispatch()
+                self._around.note(self)
                 await self._stop.wait()
         finally:
             self._nursery = None

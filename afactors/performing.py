@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from afactors_store import Append, BadKey, Claim, Commit, Conflict, Store, Store
 from . import commits
 from .editing import edit
 from .history import LiveSession, NotStorable
+from .hooks import hooked
 from .limits import FairSlots, Limits
 from .sessions import Sessions, document_name
 from .target import Target
@@ -172,19 +172,9 @@ class Performer:
         hook = self._around.channels.get(request.channel, _NO_CHANNEL).response_hook
         if hook is None:
             return result
-        try:
-            own = replace(result, result=copy.deepcopy(result.result))  # what is remembered is not the hook's to change
-            shown = hook(own, context=ChannelResponseContext(request, request.channel))
-            if inspect.isawaitable(shown):
-                shown = await shown
-            if not isinstance(shown, HostedRunResult):
-                raise TypeError(f"the response hook gave {type(shown).__name__} instead of a HostedRunResult")
-        except HostError:
-            raise
-        except Exception as exc:  # the hook is user code
-            logger.warning("the response hook failed on turn %s", turn.run_id, exc_info=exc)
-            raise TargetFailed("The response hook failed.", code="response_hook_failed") from exc
-        return shown
+        own = replace(result, result=copy.deepcopy(result.result))  # what is remembered is not the hook's to change
+        context = ChannelResponseContext(request, request.channel)
+        return await hooked(hook, own, what="response", code="response_hook_failed", context=context)
 
     # -- the commit
 

@@ -13,16 +13,15 @@ from afactors_channels import (
     ChannelContribution,
     ChannelRequest,
     Conflicting,
-    HostError,
     NotAllowed,
     OverlapPolicy,
     SessionEdit,
-    TargetFailed,
 )
 from afactors_store import BadKey, Store
 
 from .continuations import Continuations
 from .history import NotStorable
+from .hooks import hooked
 from .placing import place
 from .recovering import make_journal
 from .runs import idempotency_name, pack_request
@@ -158,22 +157,16 @@ class Reception:
 
     async def _hooked(self, request: ChannelRequest, protocol_request: Any) -> ChannelRequest:
         """What the channel's run hook makes of a request."""
-        hook = self._contribution(request).run_hook
-        if hook is None:
-            return request
-        try:
-            hooked = hook(request, target=self._target.agent, protocol_request=protocol_request)
-            if inspect.isawaitable(hooked):
-                hooked = await hooked
-            if not isinstance(hooked, ChannelRequest):
-                raise TypeError(f"the run hook gave {type(hooked).__name__} instead of a ChannelRequest")
-        except HostError:
-            raise
-        except Exception as exc:  # the hook is user code
-            logger.warning("the run hook of channel %s failed", request.channel, exc_info=exc)
-            raise TargetFailed("The run hook failed.", code="run_hook_failed") from exc
+        made = await hooked(
+            self._contribution(request).run_hook,
+            request,
+            what="run",
+            code="run_hook_failed",
+            target=self._target.agent,
+            protocol_request=protocol_request,
+        )
         # What these say was checked before the hook; they are not its to change.
-        return hooked.replace(
+        return made.replace(
             channel=request.channel,
             partition=request.partition,
             idempotency_key=request.idempotency_key,

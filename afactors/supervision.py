@@ -129,7 +129,7 @@ class Supervisor:
             self._here.add(turn.run_id)
             self._register(turn)
         finally:
-            self._note(actor)
+            self.note(actor)
 
     @asynccontextmanager
     async def _awake(self, key: str) -> AsyncIterator[Actor]:
@@ -137,12 +137,12 @@ class Supervisor:
         actor = self._actors.get(key) or self._start(key)
         self._idle.pop(key, None)
         actor.visitors += 1
-        self._note(actor)
+        self.note(actor)
         try:
             yield actor
         finally:
             actor.visitors -= 1
-            self._note(actor)
+            self.note(actor)
 
     async def wake(self, key: str) -> None:
         """Have an actor take up the letters that the store has for its key."""
@@ -232,7 +232,7 @@ class Supervisor:
             if name is not None and registry.get(name) is turn:
                 del registry[name]
         self._room.set()
-        self._note(actor)
+        self.note(actor)
 
     def turn_crashed(self, turn: Turn) -> None:
         """An actor's crash took a durable turn along; its letter is still there."""
@@ -245,8 +245,11 @@ class Supervisor:
         for actor in list(self._actors.values()):
             actor.put_back_waiting()
 
-    def _note(self, actor: Actor) -> None:
-        if actor.idle and self._actors.get(actor.key) is actor:
+    def note(self, actor: Actor) -> None:
+        """Note whether an actor is idle."""
+        if self._actors.get(actor.key) is actor and not actor.idle:
+            self._idle.pop(actor.key, None)
+        elif self._actors.get(actor.key) is actor:
             self._idle[actor.key] = trio.current_time()
             self._idle.move_to_end(actor.key)
             if len(self._idle) > self.limits.max_idle_actors:
@@ -321,7 +324,7 @@ class Supervisor:
                 self._quarantine(actor)
                 return
             self._restarts += 1
-            self._note(actor)
+            self.note(actor)
             await trio.sleep(self.limits.restart_backoff * 2 ** (len(crashes) - 1))
             if self._actors.get(actor.key) is not actor:
                 return  # passivated meanwhile
@@ -341,7 +344,7 @@ class Supervisor:
         del self._actors[actor.key]
         self._idle.pop(actor.key, None)
         actor.fail_all(_out_of_order(self.limits.quarantine))
-        self._note(actor)
+        self.note(actor)
 
     async def _watch_deadlines(self) -> None:
         """Cancel what has run for too long."""

@@ -499,6 +499,43 @@ async def test_a_crash_takes_nobody_else_s_attempt(autojump_clock: Clock, house:
         assert shown(runs[1]) == "culprit behind"
 
 
+async def test_an_actor_that_goes_on_after_a_crash_is_not_idle(autojump_clock: Clock, house: House):
+    """There is one actor to a key, however long its letter takes."""
+    failing(house, lambda commit: bool(commit.consume))
+    async with house.open(idle_timeout=10.0, restart_backoff=20.0) as runtime:
+        await house.submit("hello", "s", name="p1")
+        await trio.sleep(15)
+        assert house.actors.live == 1, "its letter waits for the restart"
+        house.target.hold("hello")
+        await trio.sleep(100)
+        assert house.target.running == ["hello"]
+        assert (house.actors.live, house.actors.idle, house.actors.passivated) == (1, 0, 0)
+        turn = await house.post("more", "s")
+        await blocked()
+        house.target.hold("hello").set()
+        assert (await turn.outcome()).result.text == "hello more"
+        await trio.sleep(20)
+        assert house.actors.live == 0
+        assert (await runtime.get_continuation("p1")).attempt == 2
+
+
+async def test_an_actor_that_crashes_while_the_runtime_stops_does_not_hold_it_up(autojump_clock: Clock, house: House):
+    house.target.hold("hello")
+    async with house.open(drain_timeout=100.0) as runtime:
+        await house.submit("hello", "s", name="p1")
+        await blocked()
+        failing(house, lambda commit: bool(commit.consume))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runtime.drain)
+            await blocked()
+            house.target.hold("hello").set()
+        report = await runtime.drain()
+        assert (report.put_back, report.finished) == (1, 0)
+        assert report.seconds < 1
+    async with house.open() as runtime:
+        assert (await runtime.get_continuation("p1", wait=True)).state == "completed"
+
+
 async def test_who_waited_behind_a_crash_goes_on(autojump_clock: Clock, house: House):
     failing(house, lambda commit: bool(commit.consume))
     async with house.open():
