@@ -79,13 +79,13 @@ class Actor:
         """Tasks that are about to ask something of it."""
         self._collecting = trio.Lock()
         self._paused = False
-        self._crashed = False  # and not been restarted yet: the store may have letters that no mailbox knows
+        self._left = False  # whether the store has letters that no mailbox knows
         self._failed: HostError | None = None
 
     @property
     def idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
-        return not (self._waiting or self._running or self.visitors or self._crashed)
+        return not (self._waiting or self._running or self.visitors or self._left)
 
     def statistics(self) -> ActorStatistics:
         """The actor in figures, now."""
@@ -151,11 +151,11 @@ class Actor:
 
     def fail_running(self, error: HostError, followers: Exception | None) -> None:
         """After a crash: end the turns that it took along. What waits goes on waiting, and so do durable letters."""
-        self._crashed = True
         for turn in self._running:
             if turn.state == "accepting":
                 turn.refuse(error)
             elif turn.durable and not turn.ended:
+                self._left = True
                 self._around.turn_crashed(turn)
                 turn.put_back(error, followers)
                 continue
@@ -237,8 +237,9 @@ class Actor:
                 claim = await self._around.store.claim(self.key)
                 self._performer = Performer(self.key, self._around, claim, self._sessions)
                 if claim.letters:
+                    self._left = True
                     await self._recover(claim)
-                self._nursery, self._crashed = nursery, False
+                self._nursery, self._left = nursery, False
                 self._ready.set()
                 if self._around.draining:
                     self.put_back_waiting()

@@ -119,9 +119,12 @@ class Supervisor:
         """Put a letter into the mailbox of its actor, which is started if need be.
 
         Raises:
-            Overloaded: The mailbox is full, there are too many actors, or the key is in quarantine.
+            Overloaded: The mailbox is full, there are too many actors, or the key is in quarantine; or the runtime
+                is stopping.
             Conflicting: The session is busy, and the policy says that nobody waits.
         """
+        if self.draining:
+            raise stopping()
         actor = self._actors.get(turn.key) or self._start(turn.key)
         self._idle.pop(turn.key, None)
         try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from trio.abc import Clock
 
 from afactors_channels import NotFound
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 def stored(house: Any, text: str) -> int:
@@ -23,7 +22,7 @@ async def say(house: Any, text: str, name: str, after: str | None = None) -> str
     return await house.ask(text, key=None, name=name, after=after)
 
 
-async def test_messages_go_with_the_last_point_that_reached_them(house: Any):
+async def test_messages_go_with_the_last_point_that_reached_them(autojump_clock: Clock, house: Any):
     async with house.open() as runtime:
         for text, name, after in (("one", "r1", None), ("two", "r2", "r1"), ("three", "r3", "r2")):
             await say(house, text, name, after)
@@ -38,7 +37,7 @@ async def test_messages_go_with_the_last_point_that_reached_them(house: Any):
                 await say(house, "five", "r5", gone)
 
 
-async def test_a_branch_keeps_what_it_shares(house: Any):
+async def test_a_branch_keeps_what_it_shares(autojump_clock: Clock, house: Any):
     async with house.open() as runtime:
         await say(house, "one", "r1")
         await say(house, "two", "r2", "r1")
@@ -49,7 +48,7 @@ async def test_a_branch_keeps_what_it_shares(house: Any):
         assert await say(house, "more", "b2", "b1") == "one other more"
 
 
-async def test_the_last_name_of_a_thread_takes_everything_along(house: Any):
+async def test_the_last_name_of_a_thread_takes_everything_along(autojump_clock: Clock, house: Any):
     async with house.open() as runtime:
         await say(house, "one", "r1")
         await say(house, "two", "r2", "r1")
@@ -60,14 +59,14 @@ async def test_the_last_name_of_a_thread_takes_everything_along(house: Any):
         assert await say(house, "again", "r1") == "again"
 
 
-async def test_a_conversation_with_a_name_of_its_own_stays(house: Any):
+async def test_a_conversation_with_a_name_of_its_own_stays(autojump_clock: Clock, house: Any):
     async with house.open() as runtime:
         await house.ask("one", "talk", key=None, name="r1")
         await runtime.forget("r1")
         assert await house.ask("two", "talk", key=None, name="r2") == "one two"
 
 
-async def test_what_a_busy_key_holds_is_left(house: Any):
+async def test_what_a_busy_key_holds_is_left(autojump_clock: Clock, house: Any):
     async with house.open() as runtime:
         await say(house, "one", "r1")
         await say(house, "two", "r2", "r1")
@@ -80,7 +79,7 @@ async def test_what_a_busy_key_holds_is_left(house: Any):
         assert run.result.text == "one two three"
 
 
-async def test_records_of_runs_without_a_point_are_kept(house: Any):
+async def test_records_of_runs_without_a_point_are_kept(autojump_clock: Clock, house: Any):
     async with house.open() as runtime:
         await say(house, "one", "r1")
 

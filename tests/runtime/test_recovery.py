@@ -414,6 +414,30 @@ async def test_no_turn_overtakes_a_letter_that_is_put_back(autojump_clock: Clock
         assert await house.ask("third", "s") == "first second third"
 
 
+async def test_nothing_is_delivered_any_more_during_the_stop(autojump_clock: Clock, house: House):
+    """Though it was let in before: it would run ahead of what was put back."""
+
+    async def slow(request: Any, **_: Any) -> Any:
+        await trio.sleep(1)
+        return request
+
+    house.channel(run_hook=slow)
+    house.target.hold("first")
+    async with house.open(drain_timeout=10.0) as runtime:
+        errors: list[Exception] = []
+
+        async def ask() -> None:
+            errors.append(await caught(house.ask("late", "s")))
+
+        async with trio.open_nursery() as nursery:
+            await house.post("first", "t")
+            nursery.start_soon(ask)
+            await blocked()
+            nursery.start_soon(runtime.drain)
+        assert getattr(errors[0], "code", None) == "draining"
+    assert house.target.started == ["first"]
+
+
 async def test_a_letter_that_is_accepted_during_the_stop_does_not_hold_it_up(autojump_clock: Clock, house: House):
     gate = trio.Event()
 
@@ -612,7 +636,7 @@ async def test_what_was_cancelled_is_not_run_again_after_a_crash(autojump_clock:
     assert house.target.started == ["slow"]
 
 
-async def test_a_clean_stop_does_not_clear_a_suspect(house: House):
+async def test_a_clean_stop_does_not_clear_a_suspect(autojump_clock: Clock, house: House):
     """It was running when the process crashed, and the next one stopped before it could run again."""
     house.build(channels=house.channels, max_attempts=2)
     gate = house.target.hold("poison")

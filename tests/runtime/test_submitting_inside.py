@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from trio.abc import Clock
 
 from afactors_channels import HostError
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 def submits(house: Any, text: str, key: str, tokens: list[str], **more: Any) -> Any:
@@ -19,7 +18,7 @@ def submits(house: Any, text: str, key: str, tokens: list[str], **more: Any) -> 
 
 
 @pytest.mark.parametrize("key", ["ada", "bob"])
-async def test_a_letter_goes_with_the_commit(house: Any, key: str):
+async def test_a_letter_goes_with_the_commit(autojump_clock: Clock, house: Any, key: str):
     tokens: list[str] = []
     house.target.on["send"] = submits(house, "later", key, tokens)
     async with house.open() as runtime:
@@ -31,7 +30,7 @@ async def test_a_letter_goes_with_the_commit(house: Any, key: str):
 
 
 @pytest.mark.parametrize("key", ["ada", "bob"])
-async def test_a_turn_that_fails_sends_nothing(house: Any, key: str):
+async def test_a_turn_that_fails_sends_nothing(autojump_clock: Clock, house: Any, key: str):
     tokens: list[str] = []
     submit = submits(house, "later", key, tokens)
 
@@ -49,7 +48,7 @@ async def test_a_turn_that_fails_sends_nothing(house: Any, key: str):
 
 
 @pytest.mark.parametrize("key", ["ada", "bob"])
-async def test_it_survives_a_crash_right_after_the_commit(house: Any, key: str):
+async def test_it_survives_a_crash_right_after_the_commit(autojump_clock: Clock, house: Any, key: str):
     tokens: list[str] = []
     house.target.on["send"] = submits(house, "later", key, tokens)
     gate = house.target.hold("later")
@@ -63,7 +62,7 @@ async def test_it_survives_a_crash_right_after_the_commit(house: Any, key: str):
     assert house.target.ended.count("later") >= 1
 
 
-async def test_a_repeat_gets_the_first_ones_token(house: Any):
+async def test_a_repeat_gets_the_first_ones_token(autojump_clock: Clock, house: Any):
     tokens: list[str] = []
     house.target.on["send"] = submits(house, "later", "bob", tokens, idempotency_key="k")
     async with house.open() as runtime:
