@@ -263,10 +263,12 @@ class Actor:
         for turn in self._waiting:
             turn.interrupts = [again.get(other.run_id, other) for other in turn.interrupts]
         self._waiting[:0] = [self._place(turn) for turn in found]
-        marks = suspected(found)
+        marks = suspected(self._waiting)
         if marks.runs:
             with suppress(StoreFull):  # then they are marked at another start, if there has to be one
                 await self._around.store.commit(claim, marks)
+                for turn in self._waiting:
+                    turn.unmarked = None
 
     def _place(self, turn: Turn) -> Turn:
         turn.owner = self

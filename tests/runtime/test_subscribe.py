@@ -422,6 +422,32 @@ async def test_who_resumes_across_a_re_run_is_told_that_it_began_again(
         assert (await follow(house, "p1")).rows == anew.rows
 
 
+async def test_a_second_attempt_that_a_stop_cuts_short_is_not_mistaken_for_one_that_waited(
+    autojump_clock: Clock, house: House
+):
+    """It has logged just as many rows as were logged when the letter was accepted."""
+    house.target.hold("a")
+    async with house.open(crash=True):
+        await house.submit("a", "s", name="p1", stream=True)
+        await blocked()
+    async with house.open(), trio.open_nursery() as nursery:
+        reader = begin_following(nursery, house, "p1")
+        await blocked()
+        assert reader.rows == ["2 created", "3 started"]
+        nursery.cancel_scope.cancel()
+    house.target.hold("a").set()
+    async with house.open() as runtime:
+        assert isinstance((await follow(house, "p1", 3)).error, Restarted)
+        assert (await follow(house, "p1")).rows == [
+            "4 created",
+            "5 started",
+            "6 a",
+            "7 whole",
+            "8 completed: a",
+        ]
+        assert (await runtime.get_continuation("p1")).attempt == 2
+
+
 async def test_followers_of_an_attempt_that_a_stop_ends(autojump_clock: Clock, house: House):
     house.target.hold_word("c")
     async with house.open() as runtime:
