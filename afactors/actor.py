@@ -187,7 +187,7 @@ class Actor:
         nursery = self._open_nursery()
         if nursery is None or self._paused:
             return
-        ahead: set[str | None] = set()
+        ahead = {turn.session_id for turn in self._running}
         for turn in list(self._waiting):
             if turn.state == "accepting" and self._may_be_accepted(turn):
                 self._accepting.add(turn)
@@ -195,8 +195,7 @@ class Actor:
             if turn.state == "queued" and (turn.cancel_reason is not None or self._may_begin(turn, ahead)):
                 self._waiting.remove(turn)
                 self._start(turn)
-            else:
-                ahead.add(turn.session_id)
+            ahead.add(turn.session_id)
 
     def _may_be_accepted(self, turn: Turn) -> bool:
         """One after the other in each session: the store is to have them in the order in which they run."""
@@ -209,8 +208,7 @@ class Actor:
             return False
         if sum(not other.waits_for for other in self._running) >= self._around.limits.max_parallel_sessions:
             return False
-        session = self._sessions.of(turn)
-        return session is None or not (session.running or turn.session_id in ahead)
+        return turn.session_id is None or turn.session_id not in ahead
 
     def _open_nursery(self) -> trio.Nursery | None:
         """Where turns run; None between two lives."""
@@ -224,8 +222,6 @@ class Actor:
             self._nursery.start_soon(self._record_withdrawn, turn)
             return
         turn.begin()
-        if (session := self._sessions.of(turn)) is not None:
-            session.running = True
         turn.context.run(self._nursery.start_soon, self._run_turn, turn)
 
     # -- the task
@@ -337,10 +333,9 @@ class Actor:
     async def _run_turn(self, turn: Turn) -> None:
         assert self._performer is not None  # noqa: S101 - it runs in the nursery
         outcome = await self._performer.perform(turn)
-        if (session := self._sessions.of(turn)) is not None:
-            session.running = False
-            if isinstance(outcome, HostError):
-                session.live = None  # whatever the turn did to it: the store has the last committed state
+        session = self._sessions.of(turn)
+        if session is not None and isinstance(outcome, HostError):
+            session.live = None  # whatever the turn did to it: the store has the last committed state
         self._ended(turn, outcome)
 
     async def _record_withdrawn(self, turn: Turn) -> None:
@@ -362,7 +357,7 @@ class Actor:
 
     def _put_back(self, turn: Turn) -> None:
         self._sessions.leave(turn, self._around.limits.max_live_sessions)
-        turn.put_back(stopping(), None)
+        turn.put_back(turn.unrecorded or stopping(), None)
         self._around.turn_ended(self, turn)
 
     # -- what its turns ask

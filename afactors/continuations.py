@@ -63,8 +63,7 @@ class Continuations:
             turn = self._turn(token, partition)
             return turn.standing if turn is not None else await self._told_of(token, await self._find(token, partition))
         while isinstance(found := await self._located(token, partition), Turn):
-            async with found.followed():
-                await found.end()
+            await _end_of(found)
         return await self._told_of(token, found)
 
     async def input(self, token: str, partition: str | None) -> Sequence[Mapping[str, Any]]:
@@ -79,7 +78,7 @@ class Continuations:
         """Cancel a run wherever it is; returns it as it ended."""
         while isinstance(found := await self._located(token, partition), Turn):
             found.cancel("cancelled")
-            await found.end()
+            await _end_of(found)
         return await self._told_of(token, found)
 
     async def forget(self, token: str, partition: str | None) -> None:
@@ -263,6 +262,18 @@ class Continuations:
         except LookupError:
             raise NotFound("The result of this run is no longer kept.", code="result_expired") from None
         return [unpack(row) for row in rows]
+
+
+async def _end_of(turn: Turn) -> None:
+    """Wait for a turn's end (or that of its attempt).
+
+    Raises:
+        StorageFull: It could not be written down.
+    """
+    async with turn.followed():
+        await turn.end()
+    if turn.unrecorded is not None:
+        raise turn.unrecorded
 
 
 async def _once(rows: Sequence[bytes]) -> AsyncGenerator[Sequence[bytes], None]:

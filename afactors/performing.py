@@ -93,8 +93,8 @@ class Performer:
 
     @staticmethod
     def is_put_back(turn: Turn) -> bool:
-        """Whether a turn without a result is to run again, in the next process."""
-        return turn.durable and turn.cancel_reason == "draining"
+        """Whether a turn without a result leaves its letter where it is: to run again, mostly in the next process."""
+        return turn.durable and (turn.cancel_reason == "draining" or turn.unrecorded is not None)
 
     async def _whole(self, turn: Turn) -> HostedRunResult[Any]:
         if turn.edit is not None:
@@ -231,7 +231,8 @@ class Performer:
                 commit = commits.unstorable(turn, self._around.limits, error, at=at)
             try:
                 await self._write(commit)
-            except StorageFull:
+            except StorageFull as full:
+                turn.unrecorded = full
                 logger.error("turn %s: the store has no room for its record (see --map-size)", turn.run_id)
 
     async def flush(self, turn: Turn) -> None:

@@ -31,12 +31,10 @@ class Session:
     Attributes:
         live: What is in memory; None while it is cold.
         letters: Turns that wait for it or run in it.
-        running: Whether a turn runs in it.
     """
 
     live: LiveSession | None = None
     letters: int = 0
-    running: bool = False
 
     def taken_for(self, after: str | None) -> bool:
         """Whether a turn from that point (or a new thread) must branch off, as far as can be told without the store."""
@@ -116,10 +114,9 @@ class Sessions:
     def _branch(self, turn: Turn, start: Point, left: Session) -> tuple[Session, Point]:
         """Move a turn that has begun to a session of its own, which begins at the turn's point."""
         left.letters -= 1
-        left.running = False
         point = start.branch(_branch_id(turn))
         turn.session_id = point.session_id
-        session = self._sessions[point.session_id] = Session(letters=1, running=True)
+        session = self._sessions[point.session_id] = Session(letters=1)
         return session, point
 
     async def _make(self, session_id: str) -> AgentSession:
@@ -140,7 +137,7 @@ class Sessions:
             if session_id not in ids:
                 del self._sessions[session_id]
             else:
-                session.live, session.running, session.letters = None, False, ids.count(session_id)
+                session.live, session.letters = None, ids.count(session_id)
 
     def _forget_cold(self, keep: int) -> None:
         for session_id in list(self._sessions):

@@ -15,7 +15,7 @@ from itertools import takewhile
 
 import trio
 
-from afactors_channels import ChannelContribution, OverlapPolicy, Overloaded, TargetFailed
+from afactors_channels import ChannelContribution, OverlapPolicy, Overloaded, StorageFull, TargetFailed
 from afactors_store import Store, StoreBroken
 
 from .actor import Actor
@@ -162,7 +162,7 @@ class Supervisor:
         try:
             await self.room()
             await self.collect(turn.key, turn.run_id)
-        except Overloaded as exc:
+        except (Overloaded, StorageFull) as exc:
             logger.error("a letter is left waiting until the next start: %s", exc.message)
 
     async def collect(self, key: str, run_id: str) -> None:
@@ -170,9 +170,12 @@ class Supervisor:
 
         Raises:
             Overloaded: The runtime is stopping, there are too many actors, or the key is in quarantine.
+            StorageFull: Its end could not be written down.
         """
         if self.draining:
             raise stopping()
+        if self.store.full:
+            raise StorageFull("The server has no room to store this turn.")
         async with self._awake(key) as actor:
             await actor.collect(run_id)
 

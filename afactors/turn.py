@@ -97,6 +97,7 @@ class Turn:
         interrupts: Turns that it has cancelled; it is accepted after their end.
         messages: Its input as the target got it.
         completed_at: When it completed, in seconds since the epoch.
+        unrecorded: Why its end could not be written down, if it could not.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Turn:
         self.interrupts: Sequence[Turn] = ()
         self.messages: Sequence[Message] = ()
         self.completed_at: float | None = None
+        self.unrecorded: HostError | None = None
         self.scope = trio.CancelScope()
         self.cancel_reason: str | None = None
         # The turn runs in its caller's context, so that trace spans nest and a call to one's own session is seen.

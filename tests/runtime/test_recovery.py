@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from afactors_channels import HostedRun, NotFound, Overloaded
-from afactors_store import Commit
+from afactors_store import Commit, StoreFull
 
 blocked = trio.testing.wait_all_tasks_blocked
 House = Any  # of conftest
@@ -654,3 +654,42 @@ async def test_a_clean_stop_does_not_clear_a_suspect(autojump_clock: Clock, hous
     async with house.open(max_attempts=2) as runtime:
         run = await runtime.get_continuation(token, wait=True)
     assert (run.state, run.attempt) == ("completed", 2)
+
+
+async def test_a_run_whose_end_finds_no_room_is_put_back(autojump_clock: Clock, house: House):
+    """Neither its result nor its failure can be written: its letter is still there, and runs when there is room."""
+
+    async def before(method: str, _key: str) -> None:
+        if method == "commit" and house.store.commits[-1].consume:
+            raise StoreFull("the map is full")
+
+    async with house.open() as runtime:
+        house.store.before = before
+        await house.submit("hello", "s", name="p1")
+        error = await caught(runtime.get_continuation("p1", wait=True))
+        assert getattr(error, "code", None) == "storage_full"
+        assert (await runtime.get_continuation("p1")).state in ("queued", "running")
+        house.store.stuffed = True
+        for call in (runtime.cancel("p1"), runtime.get_continuation("p1", wait=True), runtime.forget("p1")):
+            assert getattr(await caught(call), "code", None) == "storage_full"
+        assert house.target.started == ["hello"], "nobody made it run again for nothing"
+        house.store.before, house.store.stuffed = None, False
+        run = await runtime.get_continuation("p1", wait=True)
+        assert (run.state, shown(run)) == ("completed", "hello")
+        assert house.actors.restarts == 0
+
+
+async def test_cancelling_a_run_whose_end_finds_no_room(autojump_clock: Clock, house: House):
+    async def before(method: str, _key: str) -> None:
+        if method == "commit" and house.store.commits[-1].consume:
+            raise StoreFull("the map is full")
+
+    house.target.hold("hello")
+    async with house.open() as runtime:
+        await house.submit("hello", "s", name="p1")
+        await blocked()
+        house.store.before = before
+        assert getattr(await caught(runtime.cancel("p1")), "code", None) == "storage_full"
+        house.store.before = None
+        assert (await runtime.cancel("p1")).state == "cancelled"
+        assert house.target.started == ["hello"]

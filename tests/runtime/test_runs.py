@@ -818,3 +818,22 @@ async def test_what_a_turn_submits_is_refused_to_it(autojump_clock: Clock, house
         assert await house.ask("outer", "s") == "goes on"
         assert isinstance(refused[0], BadRequest)
         assert await house.store.keys() == ["ada"]
+
+
+async def test_a_record_that_cannot_be_written_as_it_is_is_written_bare(autojump_clock: Clock, house: House):
+    """Whatever in a request is no plain data: the turn ends, with a record that says so."""
+    house.target.on["bad"] = fail
+    odd = [
+        {"metadata": {"a": {1}}},
+        {"presentation": {"a": object()}},
+        {"options": {"a": object()}},
+        {"identity": ChannelIdentity("test", object())},  # type: ignore[arg-type]
+    ]
+    async with house.open():
+        for text in ("bad", "good"):
+            for more in odd:
+                turn = await house.post(text, f"{text}{odd.index(more)}", **more)
+                await turn.end()
+                assert turn.state == ("completed" if text == "good" and "options" in more else "failed")
+                assert (await house.record(turn)).state == turn.state
+        assert house.actors.restarts == 0
