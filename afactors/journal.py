@@ -129,12 +129,17 @@ class Journal:
         self.shown = self._start + len(self._rows)
         if not self.cut:
             self.logged = self.shown
-        self._closed = True
-        self._notify()
+        self._close()
 
     def lost(self, why: Exception | None) -> None:
         """The attempt is over without an end: its followers hear `why`, or that there is no more for now."""
-        self._lost, self._closed = why, True
+        self._lost = why
+        self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        # It leads to the turn, which leads here: a circle that would keep both until the next collection.
+        self._wanted = _nobody
         self._notify()
 
     async def flush(self, write: Callable[[Append], Awaitable[None]]) -> None:
@@ -264,6 +269,10 @@ class Journal:
     def _notify(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
+
+
+def _nobody() -> None:
+    """Nobody is to log the rest: there is none."""
 
 
 def check_number(after: int | None, first: int) -> int:

@@ -110,8 +110,10 @@ def make_journal(around: Recovery, turn: Turn, *, log: int | None = None, first:
     if log is None and request.retrievable and turn.token is not None:
         log = new_log()
 
+    key = turn.key
+
     async def read(log: int, start: int, stop: int) -> list[bytes]:
-        return await around.store.read_log(await around.store.claim(turn.key), log, start, stop)
+        return await around.store.read_log(await around.store.claim(key), log, start, stop)
 
     return Journal(
         channel.transcriber(request, created=turn.created, first=first),
