@@ -142,7 +142,7 @@ class Actor:
         """Leave durable letters that have not begun to the next process. Nothing overtakes them in their sessions."""
         left: set[str | None] = set()
         for turn in list(self._waiting):
-            if turn.durable and turn.state == "queued":
+            if turn.durable and turn.state == "queued" and turn.cancel_reason is None:
                 self._waiting.remove(turn)
                 self._put_back(turn)
                 left.add(turn.session_id)

@@ -450,6 +450,27 @@ async def test_an_actor_s_crash_in_the_middle_of_an_interruption(autojump_clock:
     assert house.target.started == ["long", "short"]
 
 
+async def test_an_actor_s_crash_in_the_middle_of_an_interruption_and_of_a_stop(autojump_clock: Clock, house: House):
+    house.target.hold("long")
+
+    async def before(method: str, _key: str) -> None:
+        if method == "commit" and house.store.commits[-1].consume:
+            house.store.before = None
+            raise RuntimeError("a defect")
+
+    async with house.open(overlap="interrupt", restart_backoff=1.0), trio.open_nursery() as nursery:
+        await house.submit("long", "s", name="p1")
+        await blocked()
+        house.store.before = before
+        nursery.start_soon(lambda: house.submit("short", "s", name="p2"))
+        await blocked()
+        assert house.store.before is None
+        await house.runtime.drain()
+    async with house.open() as runtime:
+        assert (await runtime.get_continuation("p1", wait=True)).state == "cancelled"
+        assert (await runtime.get_continuation("p2", wait=True)).result.text == "short"
+
+
 async def test_what_is_refused_after_all_has_interrupted_all_the_same(autojump_clock: Clock, house: House):
     """The place was made; that the new one found no room in the store is its own caller's to hear."""
     house.target.hold("long")

@@ -613,6 +613,28 @@ async def test_a_turn_that_comes_while_its_thread_is_being_forgotten(
         assert house.actors.restarts == 0
 
 
+async def test_a_turn_that_is_cancelled_while_its_thread_is_being_forgotten(autojump_clock: Clock, house: House):
+    async with house.open() as runtime:
+        await house.ask("one", key=None, name="p1")
+        original, reached, go_on = house.store.erase, trio.Event(), trio.Event()
+
+        async def slow(key: str) -> bool:
+            reached.set()
+            await go_on.wait()
+            return bool(await original(key))
+
+        house.store.erase = slow
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runtime.forget, "p1")
+            await reached.wait()
+            turn = await house.post("two", key=None, after="p1", name="p2")
+            assert turn.cancel("cancelled")
+            go_on.set()
+        assert getattr(await caught(turn.outcome()), "code", None) == "cancelled"
+        assert (await runtime.get_continuation("p2")).state == "cancelled"
+        assert house.actors.restarts == 0
+
+
 async def test_one_who_gives_up_forgetting_hurts_nobody(autojump_clock: Clock, house: House):
     """The client hangs up while its thread is erased: the actor goes on with what is there then."""
     async with house.open() as runtime:

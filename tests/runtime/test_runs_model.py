@@ -541,7 +541,7 @@ def model(house: House, words: Any, **options: Any) -> None:
 
 
 def test_whatever_happens(house: House, words: Any):
-    model(house, words, max_examples=50)
+    model(house, words, max_examples=200)
 
 
 @pytest.mark.soak
