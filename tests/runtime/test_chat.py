@@ -3,6 +3,7 @@
 The server is a fake at httpx's transport; the terminal is a real pseudo-terminal or a pipe.
 """
 
+import fcntl
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -592,9 +594,15 @@ class Screen(io.StringIO):
                 await self.written.wait()
 
 
+_numbers = count(300)
+
+
 @pytest.fixture
 def terminal() -> Iterator[tuple[int, int]]:
-    keyboard, descriptor = os.openpty()
+    """A terminal under a number of its own: a read that an earlier sitting gave up could take this one's lines."""
+    keyboard, opened = os.openpty()
+    descriptor = fcntl.fcntl(opened, fcntl.F_DUPFD, next(_numbers))
+    os.close(opened)
     yield keyboard, descriptor
     os.close(keyboard)
     os.close(descriptor)
