@@ -44,6 +44,7 @@ from afactors_channels import HostedRun as HostedRun
 from afactors_channels import HostedRunResult as HostedRunResult
 from afactors_channels import HostedSession as HostedSession
 from afactors_channels import IsolationKeys as IsolationKeys
+from afactors_channels import Question as Question
 from afactors_channels import SessionEdit as SessionEdit
 
 from .limits import Limits as Limits

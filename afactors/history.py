@@ -58,6 +58,7 @@ class Point:
         pinned: Whether a name ever pointed here, so that what a rewrite leaves behind must be kept.
         head: Name of the point that the session's last turn was given.
         created: When the session began, in whole seconds since the epoch; None if that was not noted.
+        questions: Ids of the questions that the target asked here and that nobody had answered by then.
     """
 
     session_id: str
@@ -70,6 +71,7 @@ class Point:
     pinned: bool = False
     head: str | None = None
     created: int | None = None
+    questions: Sequence[str] = ()
 
     def encode(self) -> bytes:
         """The point as a versioned msgpack map; absent fields have their defaults."""
@@ -83,6 +85,7 @@ class Point:
             "k": self.pinned,
             "p": self.head,
             "c": self.created,
+            "q": list(self.questions),
         }
         record.update((key, value) for key, value in optional.items() if value)
         return pack(record, "session.service_session_id")
@@ -110,6 +113,7 @@ class Point:
             pinned=record.get("k", False),
             head=record.get("p"),
             created=record.get("c"),
+            questions=record.get("q", ()),
         )
 
     def logs(self) -> set[int]:
@@ -192,7 +196,7 @@ class LiveSession:
             else:
                 rewritten.add(source)
                 kept, rows = await self._difference(source, messages)
-            extents, tail, added = self._place(source, kept, rows)
+            extents, tail, added = placed(self.point, source, kept, rows)
             histories[source], span[source] = extents, (kept, len(messages))
             added_messages[source] = messages[kept:]
             append.extend(added)
@@ -235,24 +239,6 @@ class LiveSession:
             kept = min(len(stored), len(rows))
         return kept, rows[kept:]
 
-    def _place(
-        self, source: str, kept: int, rows: Sequence[bytes]
-    ) -> tuple[Sequence[Extent], int | None, Sequence[Append]]:
-        """Where the history is once `rows` follow the first `kept` messages."""
-        extents = list(self.point.histories.get(source, ()))
-        tail = self.point.tails.get(source)
-        whole = kept == length(extents)
-        if not rows and whole:
-            return extents, tail, ()
-        if not whole or tail is None or not extents:
-            extents, tail = cut(extents, kept), new_log()
-            if not rows:
-                return extents, None, ()
-            extents.append((tail, 0, 0))
-        log, start, stop = extents[-1]
-        extents[-1] = (log, start, stop + len(rows))
-        return extents, tail, (Append(log, stop, rows),)
-
     def _state_changes(self, encoded: bytes | None) -> tuple[tuple[int, int] | None, Sequence[Append]]:
         if encoded == self._state:
             return self.point.state, ()
@@ -261,6 +247,25 @@ class LiveSession:
         # A log for each version of the state: there is seldom more than one, and a branch can never collide.
         log = new_log()
         return (log, 0), (Append(log, 0, (encoded,)),)
+
+
+def placed(
+    point: Point, source: str, kept: int, rows: Sequence[bytes]
+) -> tuple[Sequence[Extent], int | None, Sequence[Append]]:
+    """Where a history is once `rows` follow its first `kept` messages: extents, tail, what is appended."""
+    extents = list(point.histories.get(source, ()))
+    tail = point.tails.get(source)
+    whole = kept == length(extents)
+    if not rows and whole:
+        return extents, tail, ()
+    if not whole or tail is None or not extents:
+        extents, tail = cut(extents, kept), new_log()
+        if not rows:
+            return extents, None, ()
+        extents.append((tail, 0, 0))
+    log, start, stop = extents[-1]
+    extents[-1] = (log, start, stop + len(rows))
+    return extents, tail, (Append(log, stop, rows),)
 
 
 async def load(

@@ -11,14 +11,14 @@ import afactors_store
 FACES = {
     afactors: """
         AuthPolicy ChannelIdentity ChannelRequest ChannelSession ContinuationToken DrainReport HostedRun HostedRunResult
-        HostedSession IsolationKeys Limits Runtime RuntimeStatistics SessionEdit TargetUnusable
+        HostedSession IsolationKeys Limits Question Runtime RuntimeStatistics SessionEdit TargetUnusable
         get_current_isolation_keys get_current_request serve
     """,
     afactors_channels: """
         BadRequest Channel ChannelContext ChannelContribution ChannelIdentity ChannelRequest ChannelResponseContext
         ChannelResponseHook ChannelRunHook ChannelSession Conflicting ContinuationToken Endpoint HostError HostedRun
         HostedRunResult HostedSession HostedTurn IsolationKeys NotAllowed NotFound OnDisconnect OverlapPolicy Overloaded
-        PushDeferred PushRejected Receive Repeated ResponsesChannel Restarted Route RunState Scope Send SessionEdit
+        PushDeferred PushRejected Question QuestionKind Receive Repeated ResponsesChannel Restarted Route RunState Scope Send SessionEdit
         SessionMode StorageFull TargetFailed TooLarge Transcriber Transcript Unprocessable
     """,
     afactors_store: """

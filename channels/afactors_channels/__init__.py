@@ -42,6 +42,8 @@ from .outcomes import ContinuationToken as ContinuationToken
 from .outcomes import HostedRun as HostedRun
 from .outcomes import HostedRunResult as HostedRunResult
 from .outcomes import HostedSession as HostedSession
+from .outcomes import Question as Question
+from .outcomes import QuestionKind as QuestionKind
 from .outcomes import Repeated as Repeated
 from .outcomes import RunState as RunState
 from .outcomes import SessionEdit as SessionEdit

@@ -13,6 +13,8 @@ from .requests import ChannelIdentity, ChannelRequest
 RunState: TypeAlias = Literal["queued", "running", "completed", "incomplete", "failed", "cancelled"]
 """queued → running → one of the others. incomplete: committed like completed, and the model was cut off."""
 
+QuestionKind: TypeAlias = Literal["input", "approval", "call"]
+
 ContinuationToken = NewType("ContinuationToken", str)
 """Opaque, URL-safe name of a run, for polling, cancelling and following it."""
 
@@ -161,6 +163,28 @@ class Repeated(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What a target asked and nobody has answered yet: an executor's request for information, or a tool's approval.
+
+    Attributes:
+        question_id: By which it is answered.
+        kind: ``input`` for a request for information, ``approval`` for a tool that may run only if it is approved,
+            ``call`` for a client's tool that a workflow's agent called.
+        name: What is asked for: the tool's name, or ``request_info``.
+        arguments: What it is asked with: plain data.
+        asked: When, in seconds since the epoch.
+        expires: When it will be too late to answer.
+    """
+
+    question_id: str
+    kind: QuestionKind
+    name: str
+    arguments: Any
+    asked: float
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
 class HostedSession:
     """A named session as it stands.
 
@@ -169,12 +193,19 @@ class HostedSession:
         created: When it began, in seconds since the epoch.
         labels: The caller's own.
         messages: Its history, each message in the framework's serialized form, the oldest first.
+        questions: What it waits for.
     """
 
     session_id: str
     created: float
     labels: Mapping[str, str] = field(default_factory=dict)
     messages: Sequence[Mapping[str, Any]] = ()
+    questions: Sequence[Question] = ()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for an answer."""
+        return bool(self.questions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ class ChannelRequest:
         partition: Name of the credential that it came under ("" for none): a prefix of the key, never the key itself.
         identity: Who sent it, if the channel knows.
         options: Chat options by the framework's names (`temperature`, `max_tokens`, `tool_choice`, `instructions`, …).
+        payload: What a workflow is to be run with instead of `input`: plain data, or an instance of one of the types that
+            its first executor takes. It is for the run hook to set; agents take none.
         tools: Client-side function tools, each a mapping with `name`, `description` and `parameters` (a JSON schema).
             The target may call them; the calls are returned to the client, not executed.
         metadata: The client's own labels.
@@ -89,6 +91,7 @@ class ChannelRequest:
     session_mode: SessionMode = "auto"
     partition: str = ""
     identity: ChannelIdentity | None = None
+    payload: Any = None
     options: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Mapping[str, Any]] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
