@@ -18,8 +18,8 @@ FACES = {
         BadRequest Channel ChannelContext ChannelContribution ChannelIdentity ChannelRequest ChannelResponseContext
         ChannelResponseHook ChannelRunHook ChannelSession Conflicting ContinuationToken Endpoint HostError HostedRun
         HostedRunResult HostedSession HostedTurn IsolationKeys NotAllowed NotFound OnDisconnect OverlapPolicy Overloaded
-        PushDeferred PushRejected Question QuestionKind Receive Repeated ResponsesChannel Restarted Route RunState Scope Send SessionEdit
-        SessionMode StorageFull TargetFailed TooLarge Transcriber Transcript Unprocessable
+        PushDeferred PushRejected Question QuestionKind Receive Repeated ResponsesChannel Restarted Route RunState
+        Scope Send SessionEdit SessionMode StorageFull TargetFailed TooLarge Transcriber Transcript Unprocessable
     """,
     afactors_store: """
         Append BadKey Claim Commit Committed Conflict Dead DeadLetter Delivered Delivery Fenced FormatTooNew Found

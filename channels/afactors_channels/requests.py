@@ -68,8 +68,8 @@ class ChannelRequest:
         partition: Name of the credential that it came under ("" for none): a prefix of the key, never the key itself.
         identity: Who sent it, if the channel knows.
         options: Chat options by the framework's names (`temperature`, `max_tokens`, `tool_choice`, `instructions`, …).
-        payload: What a workflow is to be run with instead of `input`: plain data, or an instance of one of the types that
-            its first executor takes. It is for the run hook to set; agents take none.
+        payload: What a workflow is to be run with instead of `input`: plain data, or an instance of a type that its
+            first executor takes. It is for the run hook to set; agents take none.
         tools: Client-side function tools, each a mapping with `name`, `description` and `parameters` (a JSON schema).
             The target may call them; the calls are returned to the client, not executed.
         metadata: The client's own labels.
