@@ -8,15 +8,15 @@ Its life begins with a claim, and with the durable letters that the store has fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import trio
 
-from afactors_channels import HostedRunResult, HostError, OverlapPolicy, Overloaded
-from afactors_store import Claim, StoreFull
+from afactors_channels import HostedRunResult, HostError, OverlapPolicy, Overloaded, StorageFull
+from afactors_store import Claim, Commit, StoreFull
 
 from .commits import suspected
 from .forgetting import forgotten, held_without, released
@@ -26,7 +26,7 @@ from .performing import Performer, Surroundings
 from .recovering import Recovery, collected, recovered
 from .runs import Record, Reference
 from .sessions import Sessions
-from .turn import Turn, cancelled_error, stopping
+from .turn import Turn, cancelled_error, goes_on, stopping
 
 
 class Neighbourhood(Surroundings, Recovery, Protocol):
@@ -78,7 +78,9 @@ class Actor:
         self.visitors = 0
         """Tasks that are about to ask something of it."""
         self._collecting = trio.Lock()
+        self._alone = trio.Lock()
         self._paused = False
+        self._erasing = False
         self._left = False  # whether the store has letters that no mailbox knows
         self._failed: HostError | None = None
 
@@ -103,9 +105,16 @@ class Actor:
                 memory: the actor must be ready.
 
         Raises:
-            Overloaded: The mailbox is full.
+            Overloaded: The mailbox is full, or the key is being erased.
             Conflicting: The session is busy.
         """
+        if self._erasing:
+            raise Overloaded(
+                "This conversation is being erased; try again in a moment.",
+                code="being_erased",
+                status=503,
+                retry_after=1.0,
+            )
         if len(self._waiting) >= self._around.limits.mailbox:
             raise Overloaded(
                 f"This conversation has {self._around.limits.mailbox} messages waiting; try again later.",
@@ -113,7 +122,8 @@ class Actor:
                 retry_after=1.0,
             )
         interrupted: Sequence[Turn] = ()
-        if start is not None and turn.request.session.after is None:
+        branches = self._around.target.branches and turn.request.session.after is not None
+        if start is not None and not branches:
             interrupted = POLICIES[overlap](self._ahead(start.session_id))
         if start is not None:
             self._sessions.join(turn, start)
@@ -129,6 +139,12 @@ class Actor:
         """The turns of a session; edits are in nobody's way for long."""
         turns = [*self._running, *self._waiting]
         return [turn for turn in turns if turn.session_id == session_id and turn.edit is None]
+
+    def busy(self, session_id: str) -> bool:
+        """Whether a turn runs or waits in a session, or may: what the store has is not known yet."""
+        return not self._ready.is_set() or any(
+            turn.session_id == session_id for turn in [*self._running, *self._waiting]
+        )
 
     def running_in(self, session_id: str | None) -> Turn | None:
         """The turn that runs in a session."""
@@ -178,14 +194,14 @@ class Actor:
 
     def withdraw(self, turn: Turn) -> None:
         """A letter that was cancelled before it began leaves the mailbox; its record keeps what it said."""
-        if self._open_nursery() is not None and not self._paused:
+        if self._open_nursery() is not None and not self._held:
             self._waiting.remove(turn)
             self._start(turn)
 
     def _dispatch(self) -> None:
         """Start every letter, in order of acceptance, whose session is free."""
         nursery = self._open_nursery()
-        if nursery is None or self._paused:
+        if nursery is None or self._held:
             return
         ahead = {turn.session_id for turn in self._running}
         for turn in list(self._waiting):
@@ -296,24 +312,82 @@ class Actor:
 
     async def forget(self, token: str, reference: Reference, record: Record | None) -> None:
         """Delete a run, and what only its point reached; with the last that is reached, the whole key."""
-        performer = await self.ready()
         store, commit = self._around.store, forgotten(token, reference, record)
-        self._paused = True
-        try:
+        async with self.alone() as performer:
             held = None if self._waiting or self._running else await held_without(store, performer.claim, token)
             with trio.CancelScope(shield=True):  # what was begun is to be known here
                 if held is not None and held.nothing and not self._waiting:
                     await store.erase(self.key)
                     performer.claim = await store.claim(self.key)
-                elif held is not None and reference.point is not None:
-                    await store.commit(performer.claim, released(commit, Point.decode(reference.point), held))
+                elif held is not None and (point := reference.reached(token)) is not None:
+                    await store.commit(performer.claim, released(commit, point, held))
                 else:
                     await store.commit(performer.claim, commit)
             if held is not None:
                 self._sessions.go_cold(self._waiting)
-        finally:
-            self._paused = False
-            self._dispatch()
+
+    async def write(self, commit: Commit) -> None:
+        """Write something of the key that no turn's session is.
+
+        Raises:
+            StorageFull: There is no room for it.
+        """
+        async with self.alone() as performer:
+            try:
+                await self._around.store.commit(performer.claim, commit)
+            except StoreFull as exc:
+                raise StorageFull("The server has no room to store this.") from exc
+
+    # -- as a whole
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[Performer]:
+        """Within the block no letter begins, and nobody else has such a block. What runs goes on: see `still`."""
+        performer = await self.ready()
+        async with self._alone:
+            self._paused = True
+            try:
+                yield performer
+            finally:
+                self._paused = False
+                self._dispatch()
+
+    @property
+    def _held(self) -> bool:
+        """Whether no letter may begin. If all that runs waits for other turns, one of these may be held back here."""
+        return self._paused and not (self._running and all(turn.waits_for for turn in self._running))
+
+    async def still(self) -> None:
+        """Wait until nothing runs; within `alone`."""
+        while self._running:
+            await next(iter(self._running)).end()
+
+    async def erase(self) -> bool:
+        """Cancel what runs and what waits, and erase every row of the key. Who comes meanwhile is refused."""
+        self.cancel_all("erased")  # also what others wait for who have it alone
+        async with self._alone, self._collecting:
+            self._erasing = True
+            try:
+                while await self.ready() and (left := [*self._waiting, *self._running]):
+                    self.cancel_all("erased")
+                    await left[0].end()
+                try:
+                    return await self._around.store.erase(self.key)
+                finally:
+                    await self.renewed()
+            finally:
+                self._erasing = False
+
+    async def renewed(self) -> None:
+        """The key was erased, or made: what was known of it is forgotten, and its letters are taken up."""
+        with trio.CancelScope(shield=True):
+            claim = await self._around.store.claim(self.key)
+            self._sessions.go_cold(self._waiting)
+            if self._performer is not None:
+                self._performer.claim = claim
+            found, _ = await recovered(self._around, claim, {turn.run_id: turn for turn in self._waiting})
+            self._waiting[:0] = [self._place(turn) for turn in found]
+        self._dispatch()
 
     async def _accept(self, turn: Turn) -> None:
         assert self._performer is not None  # noqa: S101 - it runs in the nursery
@@ -357,7 +431,7 @@ class Actor:
 
     def _put_back(self, turn: Turn) -> None:
         self._sessions.leave(turn, self._around.limits.max_live_sessions)
-        turn.put_back(turn.unrecorded or stopping(), None)
+        turn.put_back(turn.unrecorded or (goes_on(turn) if turn.attended else stopping()), None)
         self._around.turn_ended(self, turn)
 
     # -- what its turns ask

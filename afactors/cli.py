@@ -1,4 +1,4 @@
-"""The command line: `serve` (also with no argument) and `chat`."""
+"""The command line: `serve` (also with no argument), `chat` and `actors`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ import trio
 from afactors_channels import ResponsesChannel
 from afactors_store import LmdbStore, StoreError
 
+from . import offline
+from .advice import for_newcomers
+from .hosting import TargetSource, TargetUnusable
 from .loading import CannotLoad, load_target, model_factory
+from .offline import ACTORS_OPTIONS, CannotDo
 from .options import (
     BadOption,
     Option,
     api_key,
     check_environment,
+    class_name,
     one_of,
     port,
     seconds,
@@ -35,7 +40,6 @@ from .options import (
 from .reports import DrainReport
 from .runtime import DEFAULT_STATE_DIR, Runtime
 from .serve import AddressUnavailable, serve
-from .target import TargetSource, TargetUnusable
 
 PROGRAM = "python -m afactors"
 
@@ -64,6 +68,14 @@ SERVE_OPTIONS = (
     Option("idle-timeout", "passivate a conversation that was quiet for so long", 300.0, seconds, "SECONDS"),
     Option("drain-timeout", "how long running turns may finish on shutdown", 10.0, seconds, "SECONDS"),
     Option("turn-timeout", "longest run of the agent for one turn", 600.0, seconds, "SECONDS"),
+    Option(
+        "checkpoint-type",
+        "a class that a workflow's checkpoints may hold; repeatable",
+        (),
+        class_name,
+        "MODULE:CLASS",
+        many=True,
+    ),
     _LOG_LEVEL,
     Option("json-logs", "log (and announce) in JSON, a line each", flag=True),
 )
@@ -75,32 +87,35 @@ CHAT_OPTIONS = (
     Option("state-dir", "folder that remembers the conversation", DEFAULT_STATE_DIR, metavar="FOLDER"),
 )
 
+_OPTIONS: Mapping[str, tuple[Option, ...]] = {"serve": SERVE_OPTIONS, "chat": CHAT_OPTIONS, "actors": ACTORS_OPTIONS}
+
 _DESCRIPTION = """\
 Host an agent for many durable conversations, over the OpenAI Responses API.
 
   {program}                          serve the built-in demonstration agent (no key, no network)
-  {program} serve my_agents:agent    serve an agent of yours, or a factory of one
+  {program} serve my_agents:agent    serve an agent or a workflow of yours, or a factory of one
   {program} serve --model gpt-5      serve a real model (needs the openai extra and a key)
   {program} chat                     talk to a running server
+  {program} actors list              list, export, import and erase what single conversations hold
 """
 
 _SERVE_HELP = """\
-Serve one agent on http://HOST:PORT/v1/responses; any OpenAI SDK can call it.
+Serve one agent or workflow on http://HOST:PORT/v1/responses; any OpenAI SDK can call it.
 
-TARGET is module:attribute: an agent-framework agent, or a function (sync or async) that makes one. The current
-folder is importable. Without TARGET the demonstration agent is served.
+TARGET is module:attribute: an agent-framework agent or workflow, a builder of one, or a function (sync or async) that
+makes any of these. The current folder is importable. Without TARGET the demonstration agent is served.
 
 Every conversation survives a restart and a crash: state is in --state-dir, one process at a time. Ctrl-C (or SIGTERM)
 lets running turns finish for --drain-timeout; a second one stops them at once.
 """
 
-_FAILURES = (BadOption, CannotLoad, StoreError, AddressUnavailable, TargetUnusable)
+_FAILURES = (BadOption, CannotLoad, StoreError, AddressUnavailable, TargetUnusable, CannotDo)
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
     """Run the command line; returns the exit code: 0, 1 for a failure that was told, 2 for wrong usage."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] not in ("serve", "chat", "-h", "--help", "--version"):
+    if not given or given[0] not in ("serve", "chat", "actors", "-h", "--help", "--version"):
         given.insert(0, "serve")
     parsed = _parser().parse_args(given)
     try:
@@ -119,11 +134,13 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 
 
 def _run(parsed: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    options: tuple[Option, ...] = SERVE_OPTIONS if parsed.command == "serve" else CHAT_OPTIONS
-    check_environment(environment, {option.twin for option in (*SERVE_OPTIONS, *CHAT_OPTIONS)})
+    options = _OPTIONS[parsed.command]
+    check_environment(environment, {option.twin for known in _OPTIONS.values() for option in known})
     values = {option.attribute: option.value(getattr(parsed, option.attribute), environment) for option in options}
     if parsed.command == "chat":
         return _chat(values)
+    if parsed.command == "actors":
+        return offline.run(parsed, values, input if sys.stdin.isatty() else None)
     return _serve(parsed.target, values)
 
 
@@ -131,7 +148,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser that complains in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"afactors: {message}; {PROGRAM} {{serve,chat}} --help has the options\n")
+        self.exit(2, f"afactors: {message}; {PROGRAM} {{serve,chat,actors}} --help has the options\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     serving = commands.add_parser(
         "serve",
-        help="serve an agent (the default)",
+        help="serve an agent or a workflow (the default)",
         description=_SERVE_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -153,12 +170,14 @@ def _parser() -> argparse.ArgumentParser:
     for options, command in ((SERVE_OPTIONS, serving), (CHAT_OPTIONS, chatting)):
         for option in options:
             option.add_to(command)
+    offline.add_to(commands)
     return parser
 
 
 def _serve(target: str | None, values: Mapping[str, Any]) -> int:
     _set_up_logging(values["log_level"], as_json=values["json_logs"])
     source, name = _target(target, values["model"])
+    checkpoint_types = [_checkpoint_type(one) for one in values["checkpoint_type"]]
     store = LmdbStore(values["state_dir"], map_size=values["map_size"])
     runtime = Runtime(
         source,
@@ -169,10 +188,11 @@ def _serve(target: str | None, values: Mapping[str, Any]) -> int:
         idle_timeout=values["idle_timeout"],
         drain_timeout=values["drain_timeout"],
         turn_timeout=values["turn_timeout"],
+        checkpoint_types=checkpoint_types,
     )
 
     def announce(base_url: str) -> None:
-        _announce(base_url, name, values, runtime.statistics().store.keys)
+        _announce(base_url, name, values, runtime)
 
     async def run() -> DrainReport:
         return await serve(runtime, values["host"], values["port"], started=announce)
@@ -200,13 +220,22 @@ def _target(target: str | None, model: str | None) -> tuple[TargetSource, str]:
     return create_agent, "the demonstration agent"
 
 
-def _announce(base_url: str, name: str, values: Mapping[str, Any], conversations: int) -> None:
-    folder = Path(values["state_dir"]).resolve()
+def _checkpoint_type(name: str) -> type:
+    try:
+        found = load_target(name)
+    except CannotLoad as exc:
+        raise CannotLoad(f"--checkpoint-type {name}: {exc}") from exc
+    if not isinstance(found, type):
+        raise CannotLoad(f"--checkpoint-type {name}: that is no class, but of type {type(found).__name__}")
+    return found
+
+
+def _announce(base_url: str, name: str, values: Mapping[str, Any], runtime: Runtime) -> None:
+    folder, conversations = Path(values["state_dir"]).resolve(), runtime.statistics().store.keys
     if values["json_logs"]:
         facts = {"address": f"{base_url}/v1", "state": str(folder), "conversations": conversations}
         _say("", as_json=True, event="started", **facts)
         return
-    key = "  -H 'authorization: Bearer KEY' \\\n" if values["api_key"] else ""
     found = "1 conversation" if conversations == 1 else f"{conversations} conversations"
     print(
         f"afactors {version('afactors')} serves {name}\n"
@@ -214,13 +243,7 @@ def _announce(base_url: str, name: str, values: Mapping[str, Any], conversations
         f"  address  {base_url}/v1\n"
         f"  state    {folder} ({found} found)\n"
         f"\n"
-        f"Try it, from another terminal:\n"
-        f"\n"
-        f"  curl -s {base_url}/v1/responses -H 'content-type: application/json' \\\n"
-        f"{key}"
-        f"""  -d '{{"conversation": "first", "input": "Hello! My name is Ada."}}'\n"""
-        f"\n"
-        f"  {_this_python()} -m afactors chat{'' if values['port'] == 8000 else f' --url {base_url}/v1'}\n"
+        f"{for_newcomers(base_url, runtime._opened_now().target.hosted, with_key=bool(values['api_key']))}\n"
         f"\n"
         f"Ctrl-C stops it; every conversation goes on where it was when it is started again.",
         flush=True,
@@ -231,14 +254,6 @@ def _announce(base_url: str, name: str, values: Mapping[str, Any], conversations
             file=sys.stderr,
             flush=True,
         )
-
-
-def _this_python() -> str:
-    """How to call the Python that runs this, from the present folder."""
-    executable = Path(sys.executable)
-    if executable.is_relative_to(Path.cwd()):
-        return str(executable.relative_to(Path.cwd()))
-    return "python"
 
 
 def _chat(values: Mapping[str, Any]) -> int:
@@ -256,7 +271,7 @@ def _say(text: str, as_json: bool, **facts: Any) -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"afactors: {message}", file=sys.stderr)
+    print(f"afactors: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

@@ -11,10 +11,11 @@ from agent_framework import AgentResponse, Message
 from afactors_channels import HostError, RunState
 from afactors_store import Append, Commit, NewLetter, RunRecord
 
+from .checkpoints import Steps, steps_name
 from .history import Changes, encode_messages, pack, unpack
 from .limits import Limits
+from .naming import document_name
 from .runs import ENDED, LetterBody, Record, Reference, Stored, stored_at, stored_here
-from .sessions import document_name
 from .turn import Turn
 
 
@@ -26,7 +27,8 @@ def accepted(turn: Turn, limits: Limits) -> Commit:
     if turn.idempotency is not None:
         names[turn.idempotency] = _repeat(turn)
         expire[turn.idempotency] = turn.created + limits.idempotency_window
-    rows = turn.journal.accepted() if turn.journal is not None else ()
+    # Whoever waits for it is told that it began, and not that it is queued.
+    rows = turn.journal.accepted() if turn.journal is not None and not turn.attended else ()
     log = turn.journal.log if turn.journal is not None else None
     return Commit(
         letters=[NewLetter(turn.run_id, letter.encode())],
@@ -76,22 +78,33 @@ def completed(
         kept=kept,
     )
     point = changes.point.encode() if changes is not None else None
-    named = point if turn.request.name is not None else None
+    named = None
+    if changes is not None and turn.request.name is not None:
+        named = changes.point.encode_for_name()
     names = _names(turn, named)
     run = _run(turn, limits, body)
     expire = {name: run.expires_at for name in names if named is None}
     if turn.idempotency is not None:
         names[turn.idempotency] = _repeat(turn)
         expire[turn.idempotency] = turn.created + limits.idempotency_window
+    steps = set(turn.steps.logs()) if turn.steps is not None else set()
+    put, append, drop, delete = {}, _transcript(turn), steps, _steps(turn)
+    if changes is not None and point is not None:
+        put = {document_name(changes.point.session_id): point, **changes.put}
+        append = [*changes.append, *append]
+        drop = {*changes.drop, *(steps - changes.adopted)}
+        delete = [*changes.delete, *delete]
     return Commit(
-        put={document_name(changes.point.session_id): point} if changes is not None and point is not None else {},
-        append=[*(changes.append if changes is not None else ()), *_transcript(turn)],
-        drop_logs=changes.drop if changes is not None else (),
+        put=put,
+        delete=delete,
+        append=append,
+        drop_logs=sorted(drop),
         names=names,
         expire_names=expire,
         runs=[run],
         others=[(other.key, accepted(other, limits)) for other in turn.outgoing],
-        **_settled(turn, limits, at),
+        trim=changes.trim if changes is not None else {},
+        **_settled(turn, limits, at, changes.expire if changes is not None else {}),
     )
 
 
@@ -116,7 +129,8 @@ def failed(turn: Turn, limits: Limits, error: HostError, *, at: float, kept: Any
         names=names,
         expire_names=dict.fromkeys(names, run.expires_at),
         drop_names=[turn.idempotency] if turn.durable and turn.idempotency is not None else (),
-        drop_logs=_leftover(turn),
+        drop_logs=[*_leftover(turn), *(turn.steps.logs() if turn.steps is not None else ())],
+        delete=_steps(turn),
         runs=[run],
         **_settled(turn, limits, at),
     )
@@ -140,6 +154,8 @@ def edited(session_id: str, changes: Changes | None, labels: Mapping[str, str] |
         put=put,
         append=changes.append if changes is not None else (),
         drop_logs=changes.drop if changes is not None else (),
+        trim=changes.trim if changes is not None else {},
+        expire_logs=changes.expire if changes is not None else {},
     )
 
 
@@ -177,20 +193,25 @@ def _repeat(turn: Turn) -> bytes:
     return Reference(turn.run_id, request.partition, token=turn.token, fingerprint=request.fingerprint).encode()
 
 
+def _steps(turn: Turn) -> list[str]:
+    """What a workflow's progress is listed in; after the end nobody asks for it."""
+    return [steps_name(turn.run_id)] if turn.steps is not None and turn.steps != Steps() else []
+
+
 def _leftover(turn: Turn) -> Sequence[int]:
     return [turn.leftover] if turn.leftover is not None else ()
 
 
-def _transcript(turn: Turn) -> Sequence[Append]:
-    return turn.journal.append() if turn.journal is not None else ()
+def _transcript(turn: Turn) -> list[Append]:
+    return turn.journal.append() if turn.journal is not None else []
 
 
-def _settled(turn: Turn, limits: Limits, at: float) -> dict[str, Any]:
-    """The letter is consumed, and the transcript will be forgotten."""
+def _settled(turn: Turn, limits: Limits, at: float, expire: Mapping[int, float] | None = None) -> dict[str, Any]:
+    """The letter is consumed, and the transcript will be forgotten, as will what else expires."""
     log = turn.journal.log if turn.journal is not None else None
     return {
         "consume": [turn.run_id] if turn.durable else (),
-        "expire_logs": {log: at + limits.transcript_retention} if log is not None else {},
+        "expire_logs": {**(expire or {}), **({log: at + limits.transcript_retention} if log is not None else {})},
     }
 
 

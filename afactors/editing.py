@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from agent_framework import AgentSession, Message
@@ -12,16 +12,20 @@ from afactors_channels import BadRequest, Conflicting, NotFound, TargetFailed
 from afactors_store import Commit
 
 from . import commits
-from .history import Changes, LiveSession, histories_of, identify
-from .sessions import document_name
-from .target import Target
+from .encoding import histories_of, identify
+from .history import Changes, LiveSession
+from .naming import document_name
+from .questions import question_name
+from .target import Live, Target
 from .turn import Turn
 
 logger = logging.getLogger("afactors.actor")
 
+_APPROVALS = frozenset({"function_approval_request", "function_approval_response"})
+
 
 async def edit(
-    turn: Turn, live: LiveSession, stored: Mapping[str, bytes], target: Target
+    turn: Turn, live: Live, stored: Mapping[str, bytes], target: Target, kept: Callable[[], Awaitable[Changes]]
 ) -> tuple[Commit, Changes | None]:
     """What an edit writes, and what it changes of the session's history.
 
@@ -30,6 +34,7 @@ async def edit(
         live: The session, in memory; it is changed.
         stored: Those of the session's two documents that exist.
         target: Knows where the agent keeps its history.
+        kept: Tells what has changed, and what leaves the session for that.
 
     Raises:
         NotFound: There is no such session, or no such message in it.
@@ -44,22 +49,29 @@ async def edit(
     if not change.create and not stored:
         raise NotFound("There is no such session.", field="session", code="session_not_found")
     if change.delete:
-        return _deleted(session_id, live), None
-    remove(live.session, change.remove)
-    if change.append:
+        return _deleted(session_id, live, target), None
+    if change.append or change.remove:
+        if not isinstance(live, LiveSession):
+            raise Conflicting("A workflow's conversation cannot be edited.", field="session", code="workflow_session")
+        remove(live.session, change.remove)
+    if change.append and isinstance(live, LiveSession):
         messages = _messages(change.append)
         identify(messages, f"{turn.run_id}:")
         await _remember(target, live.session, messages)
     changed = change.create or bool(change.remove or change.append)
-    changes = await live.changes(head=None, label=turn.run_id) if changed else None
+    changes = await kept() if changed else None
     return commits.edited(session_id, changes, change.labels), changes
 
 
 def _messages(serialized: Sequence[Mapping[str, Any]]) -> list[Message]:
     try:
-        return [Message.from_dict(dict(message)) for message in serialized]
+        messages = [Message.from_dict(dict(message)) for message in serialized]
     except Exception as exc:  # the framework says this in many ways
         raise BadRequest("This is not a message.", field="append", code="invalid_message") from exc
+    if any(content.type in _APPROVALS for message in messages for content in message.contents):
+        # In a history they are as good as given: the agent would run whatever they say was approved.
+        raise BadRequest("Approvals are given by a turn only.", field="append", code="invalid_message")
+    return messages
 
 
 async def _remember(target: Target, session: AgentSession, messages: Sequence[Message]) -> None:
@@ -70,10 +82,13 @@ async def _remember(target: Target, session: AgentSession, messages: Sequence[Me
         raise TargetFailed("The agent failed to keep the messages.") from exc
 
 
-def _deleted(session_id: str, live: LiveSession) -> Commit:
+def _deleted(session_id: str, live: Live, target: Target) -> Commit:
     # Names may lead to points of this session, and what they need of it stays with them.
-    drop = () if live.point.pinned else tuple(live.point.logs())
-    return Commit(delete=[document_name(session_id), document_name(session_id, "labels")], drop_logs=drop)
+    drop = set() if live.point.pinned else live.point.logs()
+    scope = target.scope(session_id)
+    documents = [document_name(session_id), document_name(session_id, "labels"), *target.documents(session_id)]
+    questions = [question_name(scope, one) for one in live.point.questions if scope or not live.point.pinned]
+    return Commit(delete=[*documents, *questions], drop_logs=sorted(drop | live.own_logs()))
 
 
 def remove(session: AgentSession, places: Sequence[tuple[str, Sequence[int]]]) -> None:

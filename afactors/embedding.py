@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 
 from afactors_channels import Endpoint, Receive, Scope, Send
 
-from .target import one_line
+from .hosting import one_line
 
 logger = logging.getLogger("afactors.embedding")
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import trio
 
 from afactors_store import Claim, Commit, Store
 
+from .checkpoints import Kept, decode_kept
 from .history import Point
+from .ledger import checkpoints_name
+from .naming import document_name
+from .questions import question_name
 from .runs import Record, Reference
-from .sessions import document_name
 
 _SLICE = 100
 
@@ -24,11 +27,13 @@ class Held:
         names: How many names there are.
         points: The points that they lead to; a run that did not complete has a name and no point.
         heads: Where its sessions stand.
+        checkpoints: Of workflows' sessions, the checkpoints, by session id.
     """
 
     names: int
     points: Sequence[Point]
     heads: Sequence[Point]
+    checkpoints: Mapping[str, Sequence[Kept]] = field(default_factory=dict)
 
     @property
     def nothing(self) -> bool:
@@ -54,12 +59,16 @@ def released(run: Commit, point: Point, held: Held) -> Commit:
     """
     put: dict[str, bytes] = {}
     delete: list[str] = []
+    drop: list[int] = []
     for head in held.heads:
         if head.named or any(left.session_id == head.session_id and left.turns == head.turns for left in held.points):
             continue
         left = max((one for one in held.points if one.session_id == head.session_id), key=_turns, default=None)
         if left is None:
-            delete.append(document_name(head.session_id))
+            kept = held.checkpoints.get(head.session_id, ())
+            drop += [one.log for one in kept]
+            delete += [document_name(head.session_id), checkpoints_name(head.session_id)]
+            delete += [question_name(head.session_id, one) for one in head.questions if kept]
         else:
             put[document_name(head.session_id)] = replace(left, tails={}).encode()
     needed = _ends([*held.points, *(head for head in held.heads if head.named)])
@@ -68,7 +77,7 @@ def released(run: Commit, point: Point, held: Held) -> Commit:
         run,
         put=put,
         delete=delete,
-        drop_logs=[*run.drop_logs, *(log for log in ends if log not in needed)],
+        drop_logs=[*run.drop_logs, *drop, *(log for log in ends if log not in needed)],
         truncate={log: needed[log] for log, end in ends.items() if log in needed and needed[log] < end},
     )
 
@@ -99,9 +108,13 @@ async def held_without(store: Store, claim: Claim, token: str) -> Held:
         count += len(others)
         for name in others:
             found = await store.find(name)
-            reached = Reference.decode(found.value).point if found is not None else None
+            reached = Reference.decode(found.value).reached(name) if found is not None else None
             if reached is not None:
-                points.append(Point.decode(reached))
+                points.append(reached)
         await trio.lowlevel.checkpoint()
     documents = await store.read(claim, await store.list_documents(claim, "session", limit=100_000))
-    return Held(count, points, [Point.decode(document) for document in documents.values()])
+    heads = [Point.decode(document) for document in documents.values()]
+    workflows = {checkpoints_name(head.session_id): head.session_id for head in heads if head.checkpoint is not None}
+    lists = await store.read(claim, list(workflows))
+    kept = {workflows[name]: decode_kept(document) for name, document in lists.items()}
+    return Held(count, points, heads, kept)

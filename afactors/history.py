@@ -12,118 +12,36 @@ own default history lives.
 from __future__ import annotations
 
 import operator
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias
 
-import msgpack
 from agent_framework import AgentSession, Message
 
-from afactors_store import Append, FormatTooNew
+from afactors_store import Append
 
+from .encoding import NotStorable as NotStorable
+from .encoding import decode_messages as decode_messages
+from .encoding import encode_messages as encode_messages
+from .encoding import encode_state, histories_of
+from .encoding import identify as identify
+from .encoding import pack as pack
+from .encoding import unpack as unpack
+from .points import POINT_VERSION as POINT_VERSION
+from .points import Extent as Extent
+from .points import Point as Point
+from .points import aside as aside
+from .points import cut as cut
+from .points import length as length
+from .points import new_log as new_log
+from .points import section as section
 from .sealing import Seal
-
-POINT_VERSION = 1
-
-_LONG_INTEGER = 1  # a msgpack extension type
-
-Extent: TypeAlias = tuple[int, int, int]
-"""(log, start, stop): rows `start` ≤ position < `stop` of a log."""
 
 ReadLog: TypeAlias = Callable[[int, int, int], Awaitable[list[bytes]]]
 
 
 _NOTHING = Seal()
-
-
-class NotStorable(Exception):
-    """The session holds something that cannot be written down; the message names its place and type."""
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """An immutable place in a session.
-
-    Attributes:
-        session_id: The session it is in.
-        named: Whether the session is a conversation with a name of its own, which only that name continues.
-        histories: For each history's source, its extents.
-        tails: For each source, the log that this session may append to: it alone writes there, and the history's
-            last extent ends where it ends.
-        state: (log, position) of the row that holds the rest of the session's state; None if there is none.
-        service: The model service's own session id.
-        turns: Completed turns.
-        pinned: Whether a name ever pointed here, so that what a rewrite leaves behind must be kept.
-        head: Name of the point that the session's last turn was given.
-        created: When the session began, in whole seconds since the epoch; None if that was not noted.
-        questions: Ids of the questions that the target asked here and that nobody had answered by then.
-    """
-
-    session_id: str
-    named: bool = False
-    histories: Mapping[str, Sequence[Extent]] = field(default_factory=dict)
-    tails: Mapping[str, int] = field(default_factory=dict)
-    state: tuple[int, int] | None = None
-    service: Any = None
-    turns: int = 0
-    pinned: bool = False
-    head: str | None = None
-    created: int | None = None
-    questions: Sequence[str] = ()
-
-    def encode(self) -> bytes:
-        """The point as a versioned msgpack map; absent fields have their defaults."""
-        record: dict[str, Any] = {"v": POINT_VERSION, "s": self.session_id, "t": self.turns}
-        optional = {
-            "m": self.named,
-            "h": {source: [list(extent) for extent in extents] for source, extents in self.histories.items()},
-            "a": dict(self.tails),
-            "x": list(self.state) if self.state else None,
-            "i": self.service,
-            "k": self.pinned,
-            "p": self.head,
-            "c": self.created,
-            "q": list(self.questions),
-        }
-        record.update((key, value) for key, value in optional.items() if value)
-        return pack(record, "session.service_session_id")
-
-    @classmethod
-    def decode(cls, data: bytes) -> Point:
-        """Read what `encode` wrote.
-
-        Raises:
-            FormatTooNew: A newer afactors wrote it.
-        """
-        record = unpack(data)
-        if record["v"] > POINT_VERSION:
-            raise FormatTooNew(f"a session was written by a newer afactors (format {record['v']})")
-        histories = record.get("h", {})
-        state = record.get("x")
-        return cls(
-            session_id=record["s"],
-            named=record.get("m", False),
-            histories={source: [(e[0], e[1], e[2]) for e in extents] for source, extents in histories.items()},
-            tails=record.get("a", {}),
-            state=(state[0], state[1]) if state else None,
-            service=record.get("i"),
-            turns=record["t"],
-            pinned=record.get("k", False),
-            head=record.get("p"),
-            created=record.get("c"),
-            questions=record.get("q", ()),
-        )
-
-    def logs(self) -> set[int]:
-        """Every log that the point needs."""
-        logs = {log for extents in self.histories.values() for log, _, _ in extents}
-        return logs | {self.state[0]} if self.state else logs
-
-    def branch(self, session_id: str) -> Point:
-        """A new session that begins here: it shares everything and may append to nothing."""
-        return replace(self, session_id=session_id, named=False, tails={}, pinned=True, created=int(time.time()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +60,20 @@ class Changes:
     """Sources whose older messages are not the objects that were committed."""
     added: Mapping[str, Sequence[Message]]
     """For each source, the messages that `span` tells the positions of."""
+    put: Mapping[str, bytes] = field(default_factory=dict)
+    """Documents beside the session's own."""
+    delete: Sequence[str] = ()
+    """Documents that are needed no more."""
+    adopted: frozenset[int] = frozenset()
+    """Logs that were provisional, and are the session's from now on."""
+    past: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    """For each source that was rewritten, the ids of the messages that were committed."""
+    gone: Mapping[str, int] = field(default_factory=dict)
+    """For each source, how many of its oldest messages leave it: `span` counts them, the point does not."""
+    trim: Mapping[int, int] = field(default_factory=dict)
+    """First rows to keep of logs that lose some."""
+    expire: Mapping[int, float] = field(default_factory=dict)
+    """When logs that were left behind may go."""
 
     def extents_of(self, messages: Sequence[Message]) -> Sequence[Extent] | None:
         """Where in the logs these very messages are, if they follow each other in what this turn added."""
@@ -150,7 +82,7 @@ class Changes:
         for source, added in self.added.items():
             at = next((at for at, one in enumerate(added) if one is messages[0]), len(added))
             if len(added) - at >= len(messages) and all(map(operator.is_, added[at:], messages)):
-                first = self.span[source][0] + at
+                first = self.span[source][0] - self.gone.get(source, 0) + at
                 return section(self.point.histories[source], first, first + len(messages))
         return None
 
@@ -169,23 +101,24 @@ class LiveSession:
         self.session = session
         self._read = read
         self._seals: dict[str, Seal] = {source: Seal(found) for source, found in histories_of(session).items()}
-        self._state = _encode_state(session)
+        self._state = encode_state(session)
 
-    async def changes(self, *, head: str | None, label: str) -> Changes:
+    async def changes(self, *, head: str | None, label: str, questions: Sequence[str] | None = None) -> Changes:
         """Compare the session with what is stored of it.
 
         Args:
             head: Name of the point that this makes, if it has one.
             label: A name that no other turn of the session has; new messages without an id get theirs from it.
+            questions: Ids of the questions that are open now; None if that did not change.
 
         Raises:
             NotStorable: The session holds something that cannot be written down.
         """
-        histories: dict[str, Sequence[Extent]] = {}
-        tails: dict[str, int] = {}
+        histories: dict[str, Sequence[Extent]] = {name: at for name, at in self.point.histories.items() if aside(name)}
+        tails: dict[str, int] = {name: log for name, log in self.point.tails.items() if aside(name)}
         span: dict[str, tuple[int, int]] = {}
         append: list[Append] = []
-        rewritten: set[str] = set()
+        past: dict[str, Sequence[str | None]] = {}
         added_messages: dict[str, Sequence[Message]] = {}
         for source, messages in histories_of(self.session).items():
             seal = self._seals.get(source, _NOTHING)
@@ -194,7 +127,7 @@ class LiveSession:
                 identify(messages[kept:], f"{label}.")
                 rows = encode_messages(messages[kept:], source)
             else:
-                rewritten.add(source)
+                past[source] = [message.message_id for message in seal.messages]
                 kept, rows = await self._difference(source, messages)
             extents, tail, added = placed(self.point, source, kept, rows)
             histories[source], span[source] = extents, (kept, len(messages))
@@ -202,7 +135,7 @@ class LiveSession:
             append.extend(added)
             if tail is not None:
                 tails[source] = tail
-        encoded = _encode_state(self.session)
+        encoded = encode_state(self.session)
         state, state_rows = self._state_changes(encoded)
         append.extend(state_rows)
         point = replace(
@@ -214,10 +147,11 @@ class LiveSession:
             turns=self.point.turns + 1,
             pinned=self.point.pinned or head is not None,
             head=head,
-            created=self.point.created if self.point.turns else int(time.time()),
+            created=self.point.created if self.point.turns or self.point.created else int(time.time()),
+            questions=self.point.questions if questions is None else questions,
         )
         drop = () if self.point.pinned else tuple(self.point.logs() - point.logs())
-        return Changes(point, append, drop, span, encoded, frozenset(rewritten), added_messages)
+        return Changes(point, append, drop, span, encoded, frozenset(past), added_messages, past=past)
 
     def committed(self, changes: Changes) -> None:
         """The changes are durable: what the session holds now is the committed state."""
@@ -226,9 +160,16 @@ class LiveSession:
         seals = {}
         for source, messages in histories_of(self.session).items():
             seal = Seal() if source in changes.rewritten else self._seals.get(source) or Seal()
+            gone = changes.gone.get(source, 0)
+            del messages[:gone]
+            seal.forget(gone)
             seal.extend(messages[len(seal.messages) :])
             seals[source] = seal
         self._seals = seals
+
+    def own_logs(self) -> set[int]:
+        """None: what the head needs, its point tells."""
+        return set()
 
     async def _difference(self, source: str, messages: list[Message]) -> tuple[int, list[bytes]]:
         """How many messages at the front are as stored, and the encoded rest; the rows themselves tell."""
@@ -282,18 +223,25 @@ async def load(
         read: Reads rows of a log of this session's key.
         make: Makes an empty session with an id (the target's own `create_session`).
         decode: Decodes rows somewhere else, where that would take long; by default it is done here.
+
+    Raises:
+        LookupError: There were messages, and none of them is left; or the rest of the state is gone.
     """
     session = await make(point.session_id)
     session.service_session_id = point.service
     if point.state is not None:
         log, position = point.state
-        (row,) = await read(log, position, position + 1)
-        record = {"session_id": point.session_id, "state": unpack(row)}
+        rows = await read(log, position, position + 1)
+        if not rows:
+            raise LookupError(f"log {log:x} has no row {position}")
+        record = {"session_id": point.session_id, "state": unpack(rows[0])}
         session.state.update(AgentSession.from_dict(record).state)
+    histories = dict(point.histories)
     for source, extents in point.histories.items():
-        rows = await read_extents(read, extents)
-        session.state.setdefault(source, {})["messages"] = await decode(rows) if decode else decode_messages(rows)
-    return LiveSession(point, session, read)
+        if not aside(source):
+            histories[source], rows = await read_left(read, extents)
+            session.state.setdefault(source, {})["messages"] = await decode(rows) if decode else decode_messages(rows)
+    return LiveSession(replace(point, histories=histories), session, read)
 
 
 async def read_extents(read: ReadLog, extents: Iterable[Extent]) -> list[bytes]:
@@ -307,125 +255,35 @@ async def read_extents(read: ReadLog, extents: Iterable[Extent]) -> list[bytes]:
     return rows
 
 
-def length(extents: Iterable[Extent]) -> int:
-    """Rows in a history."""
-    return sum(stop - start for _, start, stop in extents)
-
-
-def section(extents: Iterable[Extent], start: int, stop: int) -> list[Extent]:
-    """The rows `start` ≤ position < `stop` of a history."""
-    found: list[Extent] = []
-    at = 0
-    for log, first, last in extents:
-        low, high = first + max(0, start - at), min(last, first + stop - at)
-        if low < high:
-            found.append((log, low, high))
-        at += last - first
-    return found
-
-
-def cut(extents: Iterable[Extent], rows: int) -> list[Extent]:
-    """The first `rows` rows of a history."""
-    return section(extents, 0, rows)
-
-
-def new_log() -> int:
-    """A log id that no other log of the key has."""
-    return secrets.randbits(64)
-
-
-def identify(messages: Iterable[Message], prefix: str) -> None:
-    """Give every message an id that has none: the prefix and its place.
-
-    The framework compares each turn's messages with the whole history: by id where there is one, else by contents,
-    at ten times the cost.
-    """
-    for index, message in enumerate(messages):
-        if isinstance(message, Message) and message.message_id is None:
-            message.message_id = f"{prefix}{index}"
-
-
-def encode_messages(messages: Iterable[Message], source: str = "history") -> list[bytes]:
-    """One row a message: msgpack of the framework's own serialized form."""
-    place = f"state.{source}.messages"
-    rows = []
-    for message in messages:
-        if not isinstance(message, Message):
-            raise NotStorable(f"{place} holds a {type(message).__name__} among its messages")
-        rows.append(pack(_serialized(message, place), place))
-    return rows
-
-
-def decode_messages(rows: Iterable[bytes]) -> list[Message]:
-    """What `encode_messages` wrote."""
-    return [Message.from_dict(unpack(row)) for row in rows]
-
-
-def pack(value: Any, place: str) -> bytes:
-    """Msgpack, with lone surrogates kept.
+async def read_left(read: ReadLog, extents: Sequence[Extent]) -> tuple[Sequence[Extent], list[bytes]]:
+    """What is left of a history that an age limit took the oldest rows of: where it is, and its rows.
 
     Raises:
-        NotStorable: Something in it is not plain data; `place` names where.
+        LookupError: Nothing is left of it.
     """
-    try:
-        try:
-            return cast("bytes", msgpack.packb(value, unicode_errors="surrogatepass"))
-        except OverflowError:
-            return cast("bytes", msgpack.packb(_with_long_integers(value), unicode_errors="surrogatepass"))
-    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise NotStorable(f"{place} holds a value that cannot be stored: {exc}") from exc
+    left: list[Extent] = []
+    rows: list[bytes] = []
+    for log, start, stop in extents:
+        found = await read(log, start, stop)
+        if len(found) != stop - start:
+            left.clear()
+            rows.clear()
+            start = await _first(read, log, start, stop)
+            found = await read(log, start, stop) if start < stop else []
+        if found:
+            left.append((log, start, stop))
+            rows.extend(found)
+    if extents and not rows:
+        raise LookupError("nothing is left of a history")
+    return left, rows
 
 
-def _with_long_integers(value: Any) -> Any:
-    """A copy in which integers that msgpack has no form for are extensions: JSON has no limit, so they come in."""
-    if isinstance(value, dict):
-        return {key: _with_long_integers(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_with_long_integers(item) for item in value]
-    if isinstance(value, int) and value.bit_length() > 63:
-        return msgpack.ExtType(_LONG_INTEGER, b"%x" % value)
-    return value
-
-
-def _extension(code: int, data: bytes) -> Any:
-    return int(data, 16) if code == _LONG_INTEGER else msgpack.ExtType(code, data)
-
-
-def unpack(data: bytes) -> Any:
-    """What `pack` wrote."""
-    return msgpack.unpackb(data, unicode_errors="surrogatepass", strict_map_key=False, ext_hook=_extension)
-
-
-def histories_of(session: AgentSession) -> dict[str, list[Message]]:
-    """A session's histories, by source."""
-    return {
-        source: state["messages"]
-        for source, state in session.state.items()
-        if isinstance(state, dict) and _is_history(state.get("messages"))
-    }
-
-
-def _is_history(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], Message)
-
-
-def _encode_state(session: AgentSession) -> bytes | None:
-    """The session's state without its histories; None if nothing is left."""
-    found = histories_of(session)
-    rest = {
-        source: {key: value for key, value in state.items() if key != "messages"} if source in found else state
-        for source, state in session.state.items()
-    }
-    rest = {source: state for source, state in rest.items() if state != {}}
-    if not rest:
-        return None
-    plain = AgentSession(session_id=session.session_id)
-    plain.state = rest
-    return pack(_serialized(plain, "state")["state"], "state")
-
-
-def _serialized(value: Message | AgentSession, place: str) -> dict[str, Any]:
-    try:
-        return value.to_dict()
-    except Exception as exc:  # codecs of the user's own types may raise anything
-        raise NotStorable(f"{place} holds a value that cannot be stored: {type(exc).__name__}") from exc
+async def _first(read: ReadLog, log: int, start: int, stop: int) -> int:
+    """The first row that is there, of a log whose last one before `stop` is; else `stop`."""
+    low, high = start, stop
+    if not await read(log, stop - 1, stop):
+        return stop
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if await read(log, middle, middle + 1) else (middle + 1, high)
+    return high

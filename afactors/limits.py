@@ -34,6 +34,10 @@ class LimitOptions(TypedDict, total=False):
     transcript_retention: float
     max_transcript: int
     idempotency_window: float
+    max_checkpoints: int
+    question_timeout: float
+    max_history_messages: int | None
+    max_history_age: float | None
     stall_warning: float
     stall_limit: float
 
@@ -64,6 +68,12 @@ class Limits:
         transcript_retention: How long the events of a run that has ended can be followed again.
         max_transcript: Most bytes of events that are kept of one run.
         idempotency_window: How long a repeat is known by its idempotency key; not shorter than `run_retention`.
+        max_checkpoints: How many checkpoints of a workflow's session are kept, and of a turn of it that runs.
+        question_timeout: How long a question of the target's can be answered.
+        max_history_messages: Messages of a session that are kept after each turn, the latest turn at the least; None
+            for all. Response ids go on to reach the older ones.
+        max_history_age: How long a session's messages are kept, counted in sixteenths; None for ever. Older ones leave
+            with the session's next turn, also those that response ids reach.
         stall_warning: How long the target may block its thread before the watchdog speaks and `/readyz` fails.
         stall_limit: How long before the process is stopped.
     """
@@ -88,12 +98,18 @@ class Limits:
     transcript_retention: float = 3_600.0
     max_transcript: int = 16 * 1024 * 1024
     idempotency_window: float = 35 * 86_400.0
+    max_checkpoints: int = 5
+    question_timeout: float = 30 * 86_400.0
+    max_history_messages: int | None = None
+    max_history_age: float | None = None
     stall_warning: float = 5.0
     stall_limit: float = 120.0
 
     def __post_init__(self) -> None:
         for limit in fields(self):
             value = getattr(self, limit.name)
+            if value is None and limit.default is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ValueError(f"{limit.name} must be a number above 0, not {value!r}")
         if self.idempotency_window < self.run_retention:

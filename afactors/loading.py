@@ -11,7 +11,7 @@ from typing import Any
 
 from agent_framework import Agent
 
-from .target import TargetSource, one_line
+from .hosting import TargetSource, one_line
 
 MODEL_INSTRUCTIONS = "You are a helpful assistant."
 

@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -18,11 +18,12 @@ from afactors_store import Store, StoreBroken
 from .bridge import Bridge
 from .collector import rare_collections
 from .continuations import Continuations
+from .hosting import TargetSource, open_target
 from .limits import Limits
 from .reception import AuthPolicy, Reception
 from .reports import DrainReport
 from .supervision import Supervisor
-from .target import Target, TargetSource, open_target
+from .target import Target
 
 logger = logging.getLogger("afactors.runtime")
 
@@ -36,6 +37,7 @@ class Plan:
     """What a runtime is made of; see `Runtime`."""
 
     source: TargetSource
+    checkpoint_types: frozenset[str]
     store: Store
     wait_lock: float
     channels: Mapping[str, ChannelContribution]
@@ -59,10 +61,15 @@ async def opened(plan: Plan) -> AsyncIterator[Life]:
     )
     # The collector is set last: what start-up made is there by then.
     collector = rare_collections() if plan.tune_gc else nullcontext()
-    async with _whole_store(plan), bridge, open_target(bridge, plan.source) as target:
+    async with _whole_store(plan), bridge, _target(plan, bridge) as target:
         with collector:
             async with _working(plan, bridge, target) as life:
                 yield life
+
+
+def _target(plan: Plan, bridge: Bridge) -> AbstractAsyncContextManager[Target]:
+    types, keep = plan.checkpoint_types, plan.limits.max_checkpoints
+    return open_target(bridge, plan.source, checkpoint_types=types, keep=keep)
 
 
 @asynccontextmanager

@@ -136,6 +136,14 @@ def boolean(text: str) -> bool:
     raise ValueError(f"{text!r} is neither true nor false")
 
 
+def class_name(text: str) -> str:
+    """A class, as ``module:Class``."""
+    module, colon, name = text.partition(":")
+    if not (module and colon and name):
+        raise ValueError(f"{text!r} is not module:Class, for example my_workflows:Order")
+    return text
+
+
 def one_of(*names: str) -> Callable[[str], str]:
     """One of some words, in any case."""
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import trio
-from agent_framework import AgentResponse, AgentResponseUpdate
+from agent_framework import AgentResponseUpdate
 
 from afactors_channels import (
     BadRequest,
@@ -24,12 +26,17 @@ from afactors_channels import (
 from afactors_store import Append, BadKey, Claim, Commit, Conflict, Store, StoreFull
 
 from . import commits
+from .asking import Questions
 from .editing import edit
-from .history import LiveSession, NotStorable
+from .history import Changes, NotStorable
 from .hooks import hooked
 from .limits import FairSlots, Limits
-from .sessions import Sessions, document_name
-from .target import Target
+from .naming import document_name
+from .questions import Asked, check_answers
+from .remembering import Memory, joined
+from .retention import Keep, opened, retained
+from .sessions import Sessions
+from .target import Desk, Live, Outcome, Target, said_by
 from .turn import Turn, ancestry, cancelled_error, state_of
 
 logger = logging.getLogger("afactors.actor")
@@ -62,6 +69,7 @@ class Performer:
         self._around = around
         self.claim = claim
         self._sessions = sessions
+        self._questions = Questions(around.store, around.limits.question_timeout)
 
     # -- acceptance
 
@@ -99,9 +107,12 @@ class Performer:
     async def _whole(self, turn: Turn) -> HostedRunResult[Any]:
         if turn.edit is not None:
             return await self._edit(turn)
-        response = await self._attempt(turn)
-        shown = await self._shown(turn, HostedRunResult(response, self._key, turn.session_id, turn.run_id))
-        return await self._complete(turn, shown)
+        try:
+            outcome = await self._attempt(turn)
+            shown = await self._shown(turn, HostedRunResult(outcome.result, self._key, turn.session_id, turn.run_id))
+            return await self._complete(turn, outcome, shown)
+        finally:
+            self._questions.release(turn)
 
     async def _count(self, turn: Turn) -> None:
         """Note durably that a letter is run once more, before it is."""
@@ -112,20 +123,31 @@ class Performer:
         if turn.suspect or turn.leftover is not None:
             await self._write(commits.begun_again(turn, self._around.limits))
 
-    async def _attempt(self, turn: Turn) -> AgentResponse[Any]:
+    async def _attempt(self, turn: Turn) -> Outcome:
         """Run the target, within its time."""
         await self.take_slot(turn)
         try:
             await self._count(turn)
-            if turn.journal is not None and turn.durable:
+            if turn.journal is not None and not turn.attended:
                 turn.journal.started()
             live = await self._sessions.wake(self.claim, turn) if turn.session_id is not None else None
-            ancestry.set((*ancestry.get(), turn))
+            await self._hear(turn, live)
             self._around.deadlines[turn] = trio.current_time() + self._around.limits.turn_timeout
-            return await self._call_target(turn, live)
+            with self._inside(turn, live):
+                return await self._call_target(turn, live)
         finally:
             self._around.deadlines.pop(turn, None)
             self.give_slot(turn)
+
+    @contextmanager
+    def _inside(self, turn: Turn, live: Live | None) -> Iterator[None]:
+        """What is called here knows that it runs in the turn, and may add to what the turn remembers."""
+        ancestry.set((*ancestry.get(), turn))
+        turn.memory = Memory(turn, live, self._read, self._around.target.in_trio)
+        try:
+            yield
+        finally:
+            turn.memory.close()
 
     async def take_slot(self, turn: Turn) -> None:
         """Wait until the turn may run the target; a suspect runs alone among its like."""
@@ -146,25 +168,32 @@ class Performer:
             if turn.suspect:
                 self._around.suspects.release()
 
-    async def _call_target(self, turn: Turn, live: LiveSession | None) -> AgentResponse[Any]:
-        agent_session = live.session if live is not None else None
+    async def _hear(self, turn: Turn, live: Live | None) -> None:
+        """Find out what a turn answers, and whether it should."""
+        target, at = self._around.target, time.time()
+        strict = not target.branches
+        scope = target.scope(turn.session_id or "")
+        turn.answers = await self._questions.answers(self.claim, turn, scope, strict=strict, at=at)
+        if strict:
+            waiting = await self._questions.open_in(self.claim, live.point, scope, at) if live is not None else ()
+            check_answers(turn.request, turn.answers, [one.question_id for one in waiting])
+
+    async def _call_target(self, turn: Turn, live: Live | None) -> Outcome:
         whole_only = self._around.channels.get(turn.request.channel, _NO_CHANNEL).response_hook is not None
+        desk = Desk(_unseen if whole_only else turn.publish, self._write, self._read)
         try:
-            if not turn.request.stream:
-                return _checked(await self._around.target.run(turn, agent_session))
-            seen: list[AgentResponseUpdate] = []
-            async with self._around.target.stream(turn, agent_session) as stream:
-                async for updates in stream:
-                    seen.extend(updates)
-                    if not whole_only:
-                        await turn.publish(updates)
-            # A stream of the agent's own making may have no final response to give.
-            return _checked(stream.final or AgentResponse.from_updates(seen))
+            return await self._around.target.perform(turn, live, desk)
         except HostError:
             raise
+        except NotStorable as exc:
+            logger.error("turn %s: %s", turn.run_id, exc)
+            raise TargetFailed("The workflow's state cannot be stored.", code="session_not_storable") from exc
         except Exception as exc:  # the target is user code: whatever it raises is its failure, not ours
             logger.warning("turn %s of the target failed", turn.run_id, exc_info=exc)
             raise TargetFailed("The agent failed to answer.") from exc
+
+    async def _read(self, log: int, start: int, stop: int) -> list[bytes]:
+        return await self._around.store.read_log(self.claim, log, start, stop)
 
     async def _shown(self, turn: Turn, result: HostedRunResult[Any]) -> HostedRunResult[Any]:
         """What the channel's response hook makes of a result."""
@@ -172,19 +201,26 @@ class Performer:
         hook = self._around.channels.get(request.channel, _NO_CHANNEL).response_hook
         if hook is None:
             return result
-        own = replace(result, result=copy.deepcopy(result.result))  # what is remembered is not the hook's to change
+        try:
+            own = replace(result, result=copy.deepcopy(result.result))  # what is remembered is not the hook's to change
+        except Exception as exc:  # a workflow's outputs may be anything
+            logger.warning("turn %s: its result cannot be copied for the response hook", turn.run_id, exc_info=exc)
+            raise TargetFailed("The result cannot be rewritten.", code="response_hook_failed") from exc
         context = ChannelResponseContext(request, request.channel)
         return await hooked(hook, own, what="response", code="response_hook_failed", context=context)
 
     # -- the commit
 
-    async def _complete(self, turn: Turn, shown: HostedRunResult[Any]) -> HostedRunResult[Any]:
+    async def _complete(self, turn: Turn, outcome: Outcome, shown: HostedRunResult[Any]) -> HostedRunResult[Any]:
         """The one commit of a completed turn."""
         session = self._sessions.of(turn)
         live = session.live if session is not None else None
         at = turn.completed_at = time.time()
+        turn.said = outcome.response if shown.result is outcome.result else said_by(shown.result)
         try:
-            changes = await live.changes(head=turn.request.name, label=turn.run_id) if live is not None else None
+            changes = None
+            if live is not None:
+                changes = await self._kept(turn, live, partial(self._changes, turn, live, outcome.questions, at), at)
             if turn.journal is not None:
                 await turn.journal.flushed()
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -192,10 +228,10 @@ class Performer:
                 turn,
                 self._around.limits,
                 at=at,
-                state=state_of(shown),
+                state=state_of(turn.said),
                 changes=changes,
-                result=shown.result,
-                kept=turn.journal.completed(shown.result, at) if turn.journal is not None else None,
+                result=turn.said,
+                kept=turn.journal.completed(turn.said, at) if turn.journal is not None else None,
             )
         except NotStorable as exc:
             logger.error("turn %s: %s", turn.run_id, exc)
@@ -213,6 +249,26 @@ class Performer:
         for sent in turn.outgoing:
             self._around.collect_soon(sent)
         return HostedRunResult(shown.result, self._key, turn.session_id, turn.run_id)
+
+    async def _kept(self, turn: Turn, live: Live, make: Callable[[], Awaitable[Changes]], at: float) -> Changes:
+        """What the turn changes of its session, with what it remembered, and what leaves the session for that."""
+        keep = Keep.of(self._around.limits)
+        before = live.point = opened(live.point, keep, at)
+        changes = joined(await make(), before, turn.remembered)
+        return await retained(changes, before, keep, at, self._read)
+
+    async def _changes(self, turn: Turn, live: Live, new: Sequence[Asked], at: float) -> Changes:
+        """What the turn changes of its session, with the questions that it answers and asks."""
+        scope = self._around.target.scope(turn.session_id or "")
+        open_before = live.point.questions
+        if not (open_before or new or turn.answers):
+            return await live.changes(head=turn.request.name, label=turn.run_id)
+        left = await self._questions.open_in(self.claim, live.point, scope, at)
+        still = [one.question_id for one in left if one.question_id not in turn.answers]
+        questions = list(dict.fromkeys([*still, *(one.question_id for one in new)]))
+        changes = await live.changes(head=turn.request.name, label=turn.run_id, questions=questions)
+        put, delete = await self._questions.written(self.claim, scope, new, turn.answers, at)
+        return replace(changes, put={**changes.put, **put}, delete=delete)
 
     async def record_failure(self, turn: Turn, error: HostError) -> None:
         """Write what became of a turn that has no result."""
@@ -267,7 +323,10 @@ class Performer:
         stored = await self._around.store.read(self.claim, names)
         live = await self._sessions.wake(self.claim, turn)
         try:
-            commit, changes = await edit(turn, live, stored, self._around.target)
+            with self._inside(turn, live):
+                make = partial(live.changes, head=None, label=turn.run_id)
+                kept = partial(self._kept, turn, live, make, time.time())
+                commit, changes = await edit(turn, live, stored, self._around.target, kept)
         except NotStorable as exc:
             logger.error("an edit of a session: %s", exc)
             raise BadRequest("The items cannot be stored.", code="not_storable") from exc
@@ -283,7 +342,5 @@ class Performer:
 _NO_CHANNEL = ChannelContribution()
 
 
-def _checked(response: Any) -> AgentResponse[Any]:
-    if not isinstance(response, AgentResponse):
-        raise TypeError(f"the agent's run gave {type(response).__name__} instead of an AgentResponse")
-    return response
+async def _unseen(_updates: Sequence[AgentResponseUpdate]) -> None:
+    """Shown whole, at the end."""

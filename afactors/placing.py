@@ -8,6 +8,7 @@ from afactors_channels import BadRequest, ChannelRequest, NotFound
 from afactors_store import MAX_KEY_BYTES, BadKey, Store, check_key
 
 from .history import Point
+from .rotation import current_session, session_name
 from .runs import Reference
 
 
@@ -33,11 +34,10 @@ async def place(
         return await _continue(store, request, session.after)
     if session.session_id is not None:
         key = _key(request, session.session_id)
-        # The agent sees this id, and may keep things of its own under it: no two sessions may share one.
-        name = key if session.isolation_key is None else f"{key}:{session.session_id}"
-        return key, Point(name, named=True)
+        return key, Point(key if session.isolation_key is None else session_name(key, session.session_id), named=True)
     if session.isolation_key is not None and request.name is None:
-        return _key(request, run_id), Point(session.isolation_key, named=True)
+        key = _key(request, session.isolation_key)
+        return key, Point(await current_session(store, key), named=True)
     thread = repeatable or request.name or run_id
     return _key(request, thread), Point(thread)
 
@@ -49,11 +49,11 @@ async def _continue(store: Store, request: ChannelRequest, after: str) -> tuple[
     except BadKey:
         found = None  # nothing that is called so can be there
     wanted = request.session.isolation_key
-    point = Reference.decode(found.value).point if found is not None else None
+    point = Reference.decode(found.value).reached(after) if found is not None else None
     if found is not None and point is not None:
         mine = found.key == wanted if wanted is not None else found.key.startswith(_threads(request.partition))
         if mine:
-            return found.key, Point.decode(point)
+            return found.key, point
     raise NotFound("There is no such point to continue from.", field="session.after", code="point_not_found")
 
 

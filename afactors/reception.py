@@ -19,10 +19,12 @@ from afactors_channels import (
 )
 from afactors_store import BadKey, Store
 
+from .asking import forewarn
 from .continuations import Continuations
 from .history import NotStorable
 from .hooks import hooked
 from .placing import place
+from .questions import has_approvals
 from .recovering import make_journal
 from .runs import idempotency_name, pack_request
 from .supervision import Supervisor
@@ -76,7 +78,7 @@ class Reception:
         request: ChannelRequest,
         protocol_request: Any = None,
         *,
-        durable: bool = False,
+        attended: bool = True,
         edit: SessionEdit | None = None,
     ) -> Turn:
         """Make a request a turn, or refuse it.
@@ -90,20 +92,30 @@ class Reception:
             await self._continuations.check_repeat(repeatable, request)
         if edit is None:
             request = await self._hooked(request, protocol_request)
-        self._target.check(request)
+            request = self._target.check(request)
         run_id = next(self._run_ids)
+        durable = edit is None and (not attended or self._target.durable)
         key, start = await place(self._store, request, run_id, repeatable)
-        turn = Turn(request, run_id, key, durable=durable, edit=edit)
+        turn = Turn(request, run_id, key, durable=durable, attended=attended, edit=edit)
         turn.start, turn.session_id = start, start.session_id if start is not None else None
         turn.idempotency = repeatable
         if durable:
             turn.packed = _packed(request)
         if turn.token is not None:
             await self._check_name(turn.token, key)
-        elif durable or repeatable is not None:
+        elif not attended or repeatable is not None:
             turn.token = f"run_{secrets.token_hex(24)}"
+        await self._forewarn(turn)
         turn.journal = make_journal(self._supervisor, turn)
         return turn
+
+    async def _forewarn(self, turn: Turn) -> None:
+        """Refuse what its session would refuse, while there is somebody who can be told in the best way."""
+        if turn.edit is not None or turn.session_id is None:
+            return
+        asks_nothing = self._target.branches and not has_approvals(turn.request.input)
+        if not asks_nothing and not self._supervisor.busy(turn.key, turn.session_id):
+            await forewarn(self._store, turn, self._target, self._supervisor.limits.question_timeout)
 
     async def deliver(self, turn: Turn) -> Turn:
         """Put a turn into its actor's mailbox, or refuse it.
@@ -118,7 +130,7 @@ class Reception:
             await self._supervisor.wake(turn.key)
         if turn.idempotency is not None:
             await self._continuations.check_repeat(turn.idempotency, request)
-        if turn.journal is not None and not turn.durable:
+        if turn.journal is not None and turn.attended:
             turn.journal.started()
         self._supervisor.deliver(turn.watched(), turn.start, overlap)
         return turn
@@ -146,7 +158,8 @@ class Reception:
             raise Conflicting("This name is taken.", field="name", code="name_taken")
 
     def _check_circle(self, turn: Turn) -> None:
-        if turn.durable or turn.start is None or turn.request.session.after is not None:
+        branches = self._target.branches and turn.request.session.after is not None
+        if not turn.attended or turn.start is None or branches:
             return  # nobody waits for it, or it has a session of its own
         inside = ancestry.get()
         if inside and self._supervisor.waits_in_a_circle(turn.key, turn.start.session_id, inside):
@@ -162,7 +175,7 @@ class Reception:
             request,
             what="run",
             code="run_hook_failed",
-            target=self._target.agent,
+            target=self._target.hosted,
             protocol_request=protocol_request,
         )
         # What these say was checked before the hook; they are not its to change.

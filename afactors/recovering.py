@@ -14,6 +14,7 @@ from typing import Protocol
 from afactors_channels import ChannelContribution
 from afactors_store import Claim, Letter, Store
 
+from .checkpoints import Steps, steps_name
 from .history import new_log
 from .journal import Journal
 from .limits import Limits
@@ -73,6 +74,9 @@ async def _turn(around: Recovery, claim: Claim, letter: Letter, heads: set[str |
         turn.unmarked = record if turn.suspect and not record.suspect else None
         turn.attempt, turn.token = record.attempt, record.token
         await _resume_transcript(around, claim, turn, record)
+    name = steps_name(turn.run_id)
+    written = (await around.store.read(claim, [name])).get(name)
+    turn.steps = Steps.decode(written) if written is not None else None
     turn.accepted()
     return turn
 
@@ -119,7 +123,7 @@ def make_journal(around: Recovery, turn: Turn, *, log: int | None = None, first:
         channel.transcriber(request, created=turn.created, first=first),
         log,
         first=first,
-        attended=not turn.durable,
+        attended=turn.attended,
         limit=around.limits.max_transcript,
         read=read,
         wanted=lambda: turn.owner.flush_soon(turn) if turn.owner is not None else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
 import msgspec
@@ -13,7 +13,9 @@ import msgspec
 from afactors_channels import ChannelRequest, RunState
 from afactors_store import FormatTooNew
 
+from .encoding import with_short_ids
 from .history import Extent, NotStorable, Point, pack, unpack
+from .squeezing import squeezed, whole
 
 VERSION = 1
 
@@ -30,7 +32,8 @@ class Reference:
     Attributes:
         run_id: The run; "" for names of a time when they were points and nothing else.
         partition: Whose it is.
-        point: Where the session stood after it, encoded; None if it made no point (yet).
+        point: Where the session stood after it, encoded, but for what is the same for all points that have a name;
+            None if it made none (yet).
         token: For an idempotency key's name: the run's own name.
         fingerprint: For an idempotency key's name: what a repeat must be the same in.
     """
@@ -43,17 +46,22 @@ class Reference:
 
     def encode(self) -> bytes:
         """As a versioned msgpack map; absent fields have their defaults."""
-        record = {"v": VERSION, "r": self.run_id}
+        record: dict[str, Any] = {"v": VERSION, "r": self.run_id}
         optional = {"o": self.partition, "p": self.point, "t": self.token, "f": self.fingerprint}
-        return pack(record | {key: value for key, value in optional.items() if value}, "name")
+        record.update((key, value) for key, value in optional.items() if value)
+        return squeezed(pack(with_short_ids(record), "name"))
 
     @classmethod
     def decode(cls, data: bytes) -> Reference:
         """Read what `encode` wrote."""
-        record = _checked(unpack(data), "name")
+        record = _checked(unpack(whole(data)), "name")
         if "r" not in record:
             return cls("", point=data)
         return cls(record["r"], record.get("o", ""), record.get("p"), record.get("t"), record.get("f", ""))
+
+    def reached(self, name: str) -> Point | None:
+        """The point that `name`, whose value this is, leads to."""
+        return replace(Point.decode(self.point), head=name, pinned=True) if self.point is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,7 @@ class Record:
                 record[key] = value
         if not self.retrievable:
             record["x"] = True
-        return pack(record, "run")
+        return squeezed(pack(with_short_ids(record), "run"))
 
     @classmethod
     def decode(cls, data: bytes) -> Record:
@@ -136,7 +144,7 @@ class Record:
         Raises:
             FormatTooNew: A newer afactors wrote it.
         """
-        record = _checked(unpack(data), "run")
+        record = _checked(unpack(whole(data)), "run")
         optional = {name: record[key] for key, name in _OPTIONAL.items() if key in record}
         for name in ("transcript", "error"):
             if name in optional:

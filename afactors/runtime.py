@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
@@ -32,19 +32,22 @@ from afactors_channels import (
 )
 from afactors_store import LmdbStore, Store, StoreBroken, StoreStatistics
 
+from .asking import waiting_for
 from .bridge import BridgeStatistics
+from .checkpoints import type_names
 from .continuations import failure_of
 from .embedding import around
+from .hosting import TargetSource
 from .http import Dispatcher
 from .limits import LimitOptions, Limits
 from .opening import Life, Plan, opened
+from .operations import ActorOperations
 from .placing import place
 from .reception import AuthPolicy, Reception
 from .reports import DrainReport
 from .serve import serve
 from .sessions import messages_at, read_session
 from .supervision import ActorsStatistics
-from .target import TargetSource
 from .turn import Turn, ancestry, stopping
 
 if TYPE_CHECKING:
@@ -68,18 +71,22 @@ class RuntimeStatistics:
     bridge: BridgeStatistics
 
 
-class Runtime:
+class Runtime(ActorOperations):
     """Hosts one agent for many conversations.
 
     Use it as ``async with runtime``, embed it with `init_app`, or let `serve` do everything.
 
     Args:
-        target: An agent, or a factory of one (sync or async).
+        target: An agent, a workflow, a builder of one, or a factory of any of these (sync or async). Each session of a
+            workflow has an instance of its own.
         channels: The protocols to speak; none is fine for a runtime without HTTP.
         store: Where state lives; `LmdbStore(".afactors")` by default.
         wait_lock: Seconds to wait for another process to give up the store.
         authorize: Decides about every request; see `AuthPolicy`.
         overlap: What becomes of a message to a busy session, where neither its channel nor the request says.
+        checkpoint_types: Classes that a workflow's checkpoints may hold, beside the framework's own, common types and
+            those that were given to its `register_checkpoint_type`; or their names (``module:Class``). Anything else is
+            refused, when it is to be stored and when it is to be restored.
         on_broken: Called once when the store or the target's thread is beyond help, with the reason; by default the
             process is asked to terminate (SIGTERM): serving without being able to remember is worse than being down.
         tune_gc: Whether the process's garbage collector is set to look for cycles less often while the runtime is open.
@@ -95,6 +102,7 @@ class Runtime:
         wait_lock: float = 0.0,
         authorize: AuthPolicy | None = None,
         overlap: OverlapPolicy = "enqueue",
+        checkpoint_types: Iterable[type | str] = (),
         on_broken: Callable[[str], None] | None = None,
         tune_gc: bool = True,
         **limits: Unpack[LimitOptions],
@@ -111,7 +119,16 @@ class Runtime:
             raise ValueError(f"two channels have the same name: {sorted(names)}")
         contributions = {channel.name: channel.contribute(self) for channel in channels}
         self._plan = Plan(
-            target, self.store, wait_lock, contributions, authorize, overlap, tune_gc, self.limits, self._break
+            target,
+            type_names(checkpoint_types),
+            self.store,
+            wait_lock,
+            contributions,
+            authorize,
+            overlap,
+            tune_gc,
+            self.limits,
+            self._break,
         )
 
     # -- open and close
@@ -261,7 +278,7 @@ class Runtime:
         inside = ancestry.get()
         try:
             reception = self._receiving()
-            turn = await reception.prepare(request, protocol_request, durable=True)
+            turn = await reception.prepare(request, protocol_request, attended=False)
             if inside and inside[-1].state == "running":
                 inside[-1].outgoing.append(turn)
             else:
@@ -350,7 +367,7 @@ class Runtime:
         await self._opened_now().reception.authorize(request)
         key, start = await place(self.store, request.replace(session_mode="auto"), "")
         assert start is not None  # noqa: S101 - sessions are not disabled
-        return await read_session(self.store, key, start.session_id)
+        return await self._session(key, start.session_id)
 
     async def compact(self, request: ChannelRequest, strategy: CompactionStrategy) -> Sequence[Message]:
         """What a request would tell the target, history first, as a strategy of the framework's shortens it.
@@ -378,7 +395,12 @@ class Runtime:
         await turn.outcome()
         if edit.delete:
             return HostedSession(turn.session_id or "", 0.0)
-        return await read_session(self.store, turn.key, turn.session_id or "")
+        return await self._session(turn.key, turn.session_id or "")
+
+    async def _session(self, key: str, session_id: str) -> HostedSession:
+        target = self._opened_now().target
+        waiting = await waiting_for(self.store, key, session_id, target, self.limits.question_timeout)
+        return replace(await read_session(self.store, key, session_id), questions=waiting)
 
     def _opened_now(self) -> Life:
         if self._life is None:

@@ -48,6 +48,10 @@ class Seal:
             self._close(message, Message, SealedMessage)
         self.messages.extend(messages)
 
+    def forget(self, messages: int) -> None:
+        """The oldest messages are no longer in the history."""
+        del self.messages[:messages]
+
     def intact(self, history: list[Message]) -> bool:
         """Whether `history` begins with exactly these messages and none of them was touched since."""
         # Elements are compared by identity first, so this is a walk over pointers.

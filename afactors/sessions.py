@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import trio
-from agent_framework import AgentSession, Message
+from afactors_channels import Conflicting, HostedSession, NotFound
+from afactors_store import Claim, Store
 
-from afactors_channels import HostedSession, NotFound, TargetFailed
-from afactors_store import MAX_NAME_BYTES, Claim, Store
-
-from .history import LiveSession, Point, decode_messages, load, read_extents, unpack
-from .target import Target
+from .history import Extent, Point, aside, read_left, unpack
+from .naming import document_name
+from .target import Live, Target
 from .turn import Turn
-
-logger = logging.getLogger("afactors.actor")
-
-_DECODED_IN_PLACE = 64 * 1024  # bytes
 
 
 @dataclass(slots=True)
@@ -33,7 +25,7 @@ class Session:
         letters: Turns that wait for it or run in it.
     """
 
-    live: LiveSession | None = None
+    live: Live | None = None
     letters: int = 0
 
     def taken_for(self, after: str | None) -> bool:
@@ -70,6 +62,9 @@ class Sessions:
     def join(self, turn: Turn, start: Point) -> None:
         """Place a letter: in the session that it names, or a branch if that one is taken or has moved on."""
         after = turn.request.session.after
+        if not self._target.branches:
+            self.rejoin(turn, start)
+            return
         session = self._sessions.get(start.session_id)
         taken = session is not None and session.taken_for(after)
         if after is not None if start.named else taken:
@@ -88,27 +83,37 @@ class Sessions:
             self._sessions.move_to_end(turn.session_id)
             self._forget_cold(keep)
 
-    async def wake(self, claim: Claim, turn: Turn) -> LiveSession:
-        """Bring a turn's session into memory; a point that is no longer its head becomes a branch."""
+    async def wake(self, claim: Claim, turn: Turn) -> Live:
+        """Bring a turn's session into memory; a point that is no longer its head becomes a branch.
+
+        Raises:
+            Conflicting: The target has no branches.
+            NotFound: The point was deleted.
+        """
         session = self.of(turn)
         assert session is not None and turn.session_id is not None  # noqa: S101, PT018 - the caller has looked
         if session.live is None:
-            name = document_name(turn.session_id)
-            stored = (await self._store.read(claim, [name])).get(name)
+            name, *others = document_name(turn.session_id), *self._target.documents(turn.session_id)
+            documents = await self._store.read(claim, [name, *others])
+            stored = documents.get(name)
             assert turn.start is not None  # noqa: S101 - it was given when the turn was placed
             point = Point.decode(stored) if stored is not None else turn.start
-            if stored is not None and not point.named and moved_on(point, turn.request.session.after):
+            moved = stored is not None and moved_on(point, turn.request.session.after)
+            if moved and not point.named and self._target.branches:
                 session, point = self._branch(turn, turn.start, session)
 
             async def read(log: int, start: int, stop: int) -> list[bytes]:
                 return await self._store.read_log(claim, log, start, stop)
 
             try:
-                session.live = await load(point, read, make=self._make, decode=_decode)
+                session.live = await self._target.wake(point, documents, read)
             except LookupError as exc:
                 if turn.request.session.after is None:
                     raise
                 raise NotFound("This point was deleted.", field="session.after", code="point_not_found") from exc
+        after = turn.request.session.after
+        if after is not None and not self._target.branches and session.live.point.head != after:
+            raise not_the_head()
         return session.live
 
     def _branch(self, turn: Turn, start: Point, left: Session) -> tuple[Session, Point]:
@@ -118,13 +123,6 @@ class Sessions:
         turn.session_id = point.session_id
         session = self._sessions[point.session_id] = Session(letters=1)
         return session, point
-
-    async def _make(self, session_id: str) -> AgentSession:
-        try:
-            return await self._target.make_session(session_id)
-        except Exception as exc:  # the target is user code
-            logger.warning("the target cannot make a session", exc_info=exc)
-            raise TargetFailed("The agent failed to answer.") from exc
 
     def forget(self, session_id: str) -> None:
         """A session was deleted: what follows begins anew."""
@@ -170,7 +168,17 @@ async def messages_at(store: Store, key: str, point: Point) -> Sequence[Mapping[
     async def read(log: int, start: int, stop: int) -> list[bytes]:
         return await store.read_log(claim, log, start, stop)
 
-    return [unpack(row) for row in await read_extents(read, next(iter(point.histories.values()), ()))]
+    try:
+        _, rows = await read_left(read, _told(point))
+    except LookupError as exc:
+        raise NotFound("This point is too old.", field="session", code="point_not_found") from exc
+    return [unpack(row) for row in rows]
+
+
+def _told(point: Point) -> Sequence[Extent]:
+    """The history that tells what was said: one that is in memory, if there is any."""
+    here = [name for name in point.histories if not aside(name)]
+    return point.histories[[*here, *point.histories][0]] if point.histories else ()
 
 
 def labels_of(document: bytes | None) -> Mapping[str, str]:
@@ -179,20 +187,14 @@ def labels_of(document: bytes | None) -> Mapping[str, str]:
     return labels
 
 
-def document_name(session_id: str, kind: str = "session") -> str:
-    """The document that holds a session's point (or its labels); a session id of any length has one."""
-    name = f"{kind}/{session_id}"
-    if len(name.encode(errors="surrogatepass")) <= MAX_NAME_BYTES:
-        return name
-    return f"{kind}#{hashlib.sha256(session_id.encode(errors='surrogatepass')).hexdigest()}"
-
-
-async def _decode(rows: list[bytes]) -> list[Message]:
-    """A long history is decoded in a worker thread: trio goes on meanwhile."""
-    if sum(map(len, rows)) <= _DECODED_IN_PLACE:
-        return decode_messages(rows)
-    return await trio.to_thread.run_sync(decode_messages, rows)
-
-
 def _branch_id(turn: Turn) -> str:
     return turn.request.name or turn.run_id
+
+
+def not_the_head() -> Conflicting:
+    """For a turn that would go back in a workflow's session."""
+    return Conflicting(
+        "A workflow goes on only from its latest turn, and this is an earlier one.",
+        field="session.after",
+        code="not_the_head",
+    )

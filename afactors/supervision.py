@@ -135,7 +135,7 @@ class Supervisor:
             self.note(actor)
 
     @asynccontextmanager
-    async def _awake(self, key: str) -> AsyncIterator[Actor]:
+    async def awake(self, key: str) -> AsyncIterator[Actor]:
         """An actor, started if need be, and not passivated meanwhile."""
         actor = self._actors.get(key) or self._start(key)
         self._idle.pop(key, None)
@@ -149,7 +149,7 @@ class Supervisor:
 
     async def wake(self, key: str) -> None:
         """Have an actor take up the letters that the store has for its key."""
-        async with self._awake(key) as actor:
+        async with self.awake(key) as actor:
             await actor.ready()
 
     def collect_soon(self, turn: Turn) -> None:
@@ -176,13 +176,28 @@ class Supervisor:
             raise stopping()
         if self.store.full:
             raise StorageFull("The server has no room to store this turn.")
-        async with self._awake(key) as actor:
+        async with self.awake(key) as actor:
             await actor.collect(run_id)
 
     async def forget(self, key: str, token: str, reference: Reference, stored: Record | None) -> None:
         """Have an actor delete a run."""
-        async with self._awake(key) as actor:
+        async with self.awake(key) as actor:
             await actor.forget(token, reference, stored)
+
+    async def erase(self, key: str) -> bool:
+        """Have an actor end whatever it has, and erase its key. One that is in quarantine has nothing, and leaves it.
+
+        Raises:
+            Overloaded: There are too many actors, or the actor went into quarantine just now.
+        """
+        if key not in self._quarantined:
+            async with self.awake(key) as actor:
+                return await actor.erase()
+        self._quarantined[key] = trio.current_time() + self.limits.quarantine
+        try:
+            return await self.store.erase(key)
+        finally:
+            self._quarantined.pop(key, None)
 
     async def room(self) -> None:
         """Wait until letters that were left behind can be taken up, and new ones still find room."""
@@ -224,6 +239,11 @@ class Supervisor:
                     begun = wanted.state != "queued"
                     blocking.append(wanted if begun else self._running_in(wanted.key, wanted.session_id))
         return False
+
+    def busy(self, key: str, session_id: str) -> bool:
+        """Whether a turn runs or waits in a session."""
+        actor = self._actors.get(key)
+        return actor is not None and actor.busy(session_id)
 
     def _running_in(self, key: str, session_id: str | None) -> Turn | None:
         actor = self._actors.get(key)

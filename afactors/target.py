@@ -1,170 +1,131 @@
-"""The hosted target: opened, run and closed in the bridge's asyncio thread."""
+"""What every kind of target is to the actors: what it does for a turn, and with what.
+
+An agent is one target (`agents`), a workflow the other (`workflows`).
+"""
 
 from __future__ import annotations
 
-import inspect
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, TypeAlias, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
-from agent_framework import (
-    AgentResponse,
-    AgentResponseUpdate,
-    AgentSession,
-    BaseAgent,
-    FunctionTool,
-    HistoryProvider,
-    InMemoryHistoryProvider,
-    Message,
-    SupportsAgentRun,
-    Workflow,
-    WorkflowAgent,
-)
+from agent_framework import AgentResponse, AgentResponseUpdate, AgentSession, FunctionTool, Message, WorkflowRunResult
 
-from afactors_channels import BadRequest, ChannelRequest
+from afactors_channels import ChannelRequest
+from afactors_channels.workflows import response_of
+from afactors_store import Commit
 
-from .bridge import Bridge, BridgeStream
-from .history import identify
+from .history import Changes, Point, ReadLog, identify
+from .questions import Answer, Asked, approval_response
 from .turn import Turn
 
-logger = logging.getLogger("afactors.target")
-
-TargetSource: TypeAlias = SupportsAgentRun | Callable[[], Any]
-"""An agent, or a factory of one (sync or async)."""
+T = TypeVar("T")
 
 
-class TargetUnusable(Exception):
-    """What was to be hosted is neither an agent nor makes one. The message says what it is instead."""
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a target may use while it carries out a turn.
+
+    Attributes:
+        publish: Shows what it says while it says it.
+        write: Makes a change of the turn's key durable.
+        read: Reads rows of its logs.
+    """
+
+    publish: Callable[[Sequence[AgentResponseUpdate]], Awaitable[None]]
+    write: Callable[[Commit], Awaitable[None]]
+    read: ReadLog
 
 
-class Target:
-    """An agent at work behind the bridge."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a target made of a turn.
 
-    def __init__(self, bridge: Bridge, agent: SupportsAgentRun) -> None:
-        self._bridge = bridge
-        self._agent = agent
-        self._accepted = _accepted_arguments(agent)
-        self._own_tools = _tool_names(agent)
-        self._plain_sessions = getattr(type(agent), "create_session", None) is BaseAgent.create_session
+    Attributes:
+        result: Its own result, unchanged.
+        response: What it says, as the framework's messages.
+        questions: What it asks its user.
+    """
+
+    result: Any
+    response: AgentResponse[Any]
+    questions: Sequence[Asked] = ()
+
+
+class Live(Protocol):
+    """A session in memory."""
+
+    point: Point
+
+    async def changes(self, *, head: str | None, label: str, questions: Sequence[str] | None = None) -> Changes:
+        """What a turn adds; see `LiveSession.changes`."""
+        ...
+
+    def committed(self, changes: Changes) -> None:
+        """The changes are durable."""
+        ...
+
+    def own_logs(self) -> set[int]:
+        """Logs that nothing but the session's head needs."""
+        ...
+
+
+class Target(Protocol):
+    """An agent or a workflow, as actors use it.
+
+    Attributes:
+        durable: Whether each of its turns is a durable letter.
+        branches: Whether a session can go on from points that are not its head.
+    """
 
     @property
-    def agent(self) -> SupportsAgentRun:
-        """The agent itself, for hooks that look at it; it runs in the bridge's thread only."""
-        return self._agent
+    def durable(self) -> bool: ...  # noqa: D102 - see above
+
+    @property
+    def branches(self) -> bool: ...  # noqa: D102 - see above
+
+    @property
+    def hosted(self) -> Any:
+        """What is hosted, for hooks that look at it; it runs in the bridge's thread only."""
+        ...
 
     @property
     def name(self) -> str:
-        """The agent's name, or its id where it has none."""
-        return self._agent.name or self._agent.id
+        """Its name."""
+        ...
 
-    def check(self, request: ChannelRequest) -> None:
-        """Refuse what the agent cannot take.
+    def scope(self, session_id: str) -> str:
+        """What the ids of a session's questions are unique in."""
+        ...
 
-        Raises:
-            BadRequest: A client's tool has the name of one of the agent's own.
-        """
-        for index, tool in enumerate(request.tools):
-            if tool["name"] in self._own_tools:
-                raise BadRequest(
-                    f"The hosted agent has a tool named {tool['name']!r} of its own; give yours another name.",
-                    field=f"tools[{index}].name",
-                )
+    def check(self, request: ChannelRequest) -> ChannelRequest:
+        """A request that it can take; raises BadRequest for any other."""
+        ...
 
-    async def make_session(self, session_id: str) -> AgentSession:
-        """An empty session."""
-        if self._plain_sessions:
-            return AgentSession(session_id=session_id)
-        return await self._bridge.run(self._agent.create_session, session_id=session_id)
+    def documents(self, session_id: str) -> list[str]:
+        """Names of what is read of a session beside its point."""
+        ...
 
-    async def run(self, turn: Turn, session: AgentSession | None) -> AgentResponse[Any]:
-        """One run, awaited."""
-        run = cast("Callable[..., Awaitable[AgentResponse[Any]]]", self._agent.run)
-        return await self._bridge.run(run, input_messages(turn), session=session, **self._arguments(turn.request))
+    async def wake(self, point: Point, documents: Mapping[str, bytes], read: ReadLog) -> Any:
+        """Bring a session into memory."""
+        ...
 
-    def stream(
-        self, turn: Turn, session: AgentSession | None
-    ) -> AbstractAsyncContextManager[BridgeStream[AgentResponseUpdate, AgentResponse[Any]]]:
-        """One run, update by update."""
-        return self._bridge.stream(
-            self._agent.run, input_messages(turn), stream=True, session=session, **self._arguments(turn.request)
-        )
+    async def perform(self, turn: Turn, live: Any, desk: Desk) -> Outcome:
+        """Carry out a turn."""
+        ...
+
+    async def in_trio(self, call: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Make a call in trio, from wherever the target runs."""
+        ...
 
     async def remember(self, session: AgentSession, messages: Sequence[Message]) -> None:
-        """Add messages to a session's history as if they had been said: where the agent itself would keep them."""
-        await self._bridge.run(_remember, getattr(self._agent, "context_providers", ()), session, messages)
-
-    def _arguments(self, request: ChannelRequest) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
-            "options": dict(request.options),
-            "tools": [_declaration(tool) for tool in request.tools],
-        }
-        return {name: value for name, value in arguments.items() if value and self._accepted(name)}
+        """Add messages to a session's history as if they had been said."""
+        ...
 
 
-@asynccontextmanager
-async def open_target(bridge: Bridge, source: TargetSource) -> AsyncIterator[Target]:
-    """Make the target (if `source` is a factory), enter it if it can be entered, and hold it.
-
-    Raises:
-        TargetUnusable: It is not an agent.
-    """
-    async with bridge.hold(lambda: _entered(source)) as agent:
-        yield Target(bridge, agent)
-
-
-@asynccontextmanager
-async def _entered(source: TargetSource) -> AsyncIterator[SupportsAgentRun]:
-    # Runs in the asyncio thread, all of it in one task: what an agent enters, it must leave there.
-    async with AsyncExitStack() as stack:
-        try:
-            made: Any = source if _is_agent(source) or not callable(source) else source()
-            if inspect.isawaitable(made):
-                made = await made
-            if hasattr(made, "__aenter__"):
-                made = await stack.enter_async_context(made)
-        except Exception as exc:
-            logger.info("the target did not start", exc_info=exc)
-            raise TargetUnusable(f"the agent did not start: {one_line(exc)}") from exc
-        if not _is_agent(made):
-            raise TargetUnusable(_complaint(made))
-        yield made
-
-
-def one_line(exc: BaseException) -> str:
-    """An exception in one line, for the operator."""
-    first = next(iter(str(exc).splitlines()), "")
-    return f"{type(exc).__name__}: {first}" if first else type(exc).__name__
-
-
-def _is_agent(value: Any) -> bool:
-    # A workflow as an agent has one state for everybody, and would tell one conversation what another said.
-    return isinstance(value, SupportsAgentRun) and not isinstance(value, (type, Workflow, WorkflowAgent))
-
-
-def _complaint(value: Any) -> str:
-    if isinstance(value, (Workflow, WorkflowAgent)):
-        return "workflows cannot be hosted by this version: one instance would be shared by all conversations"
-    return f"expected an agent (something with run() and create_session()), got {type(value).__name__}"
-
-
-def _accepted_arguments(agent: SupportsAgentRun) -> Callable[[str], bool]:
-    """Which keyword arguments the agent's `run` takes."""
-    try:
-        parameters = inspect.signature(agent.run).parameters
-    except (TypeError, ValueError):
-        return lambda _name: True
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return lambda _name: True
-    return parameters.__contains__
-
-
-def _tool_names(agent: SupportsAgentRun) -> frozenset[str]:
-    options = getattr(agent, "default_options", None)
-    tools = options.get("tools") if isinstance(options, Mapping) else None
-    if not isinstance(tools, Sequence):
-        return frozenset()
-    return frozenset(name for tool in tools if isinstance(name := getattr(tool, "name", None), str))
+def said_by(result: Any) -> AgentResponse[Any]:
+    """What a result says, as the framework's messages."""
+    return response_of(result) if isinstance(result, WorkflowRunResult) else result
 
 
 def input_messages(turn: Turn) -> list[Message]:
@@ -172,22 +133,31 @@ def input_messages(turn: Turn) -> list[Message]:
 
     The framework's history drops input that looks like a replay of what it holds. Without ids that is decided by
     contents, and a user who says the same thing twice (and is answered the same) would lose a turn.
+
+    Raises:
+        Unprocessable: An approval says neither yes nor no.
     """
     messages = [Message.from_dict(dict(message)) for message in turn.request.input]
+    approving = {name: answer for name, answer in turn.answers.items() if answer.question.kind == "approval"}
+    if approving:
+        messages = [_approving(message, approving) for message in messages]
     identify(messages, f"{turn.run_id}:")
     turn.messages = messages
     return messages
 
 
-async def _remember(providers: Sequence[Any], session: AgentSession, messages: Sequence[Message]) -> None:
-    # Runs in the asyncio thread, where the agent's providers live.
-    loading = [one for one in providers if isinstance(one, HistoryProvider) and one.load_messages]
-    for provider in loading or [InMemoryHistoryProvider()]:
-        state = session.state.setdefault(provider.source_id, {})
-        await provider.save_messages(session.session_id, messages, state=state)
+def _approving(message: Message, answers: Mapping[str, Answer]) -> Message:
+    """A message whose approvals have the calls that they approve, as we remember them."""
+    ids = [(one.call_id if one.type == "function_result" else one.id) or "" for one in message.contents]
+    if answers.keys().isdisjoint(ids):
+        return message
+    pairs = zip(ids, message.contents, strict=True)
+    contents = [approval_response(answers[name]) if name in answers else one for name, one in pairs]
+    return Message("user", contents, author_name=message.author_name, message_id=message.message_id)
 
 
-def _declaration(tool: Mapping[str, Any]) -> FunctionTool:
+def declaration(tool: Mapping[str, Any]) -> FunctionTool:
+    """A client's tool, as agents are given it."""
     # Without a function behind it, the framework returns the call instead of executing it.
     return FunctionTool(
         name=tool["name"],

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextvars
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import trio
-from agent_framework import AgentResponseUpdate, Message
+from agent_framework import AgentResponse, AgentResponseUpdate, Message
 
 from afactors_channels import (
     ChannelRequest,
@@ -25,8 +25,11 @@ from afactors_channels import (
     TargetFailed,
 )
 
+from .checkpoints import Steps
 from .history import Point
 from .journal import Journal
+from .questions import Answer
+from .remembering import Memory, Remembered
 from .runs import Record
 
 TurnState: TypeAlias = Literal["accepting", "queued", "running", "committing"] | RunState
@@ -83,6 +86,7 @@ class Turn:
         key: The actor's isolation key.
         run_id: Name of its record, and of its letter.
         durable: Whether its letter is committed on acceptance.
+        attended: Whether its caller waits for it. Of a workflow's turn, both may be.
         token: Its global name, if it has one.
         idempotency: The global name of its idempotency key, if it has one.
         created: When it was accepted, in seconds since the epoch.
@@ -96,6 +100,11 @@ class Turn:
         journal: Its transcript, if the channel writes one.
         interrupts: Turns that it has cancelled; it is accepted after their end.
         messages: Its input as the target got it.
+        answers: What it answers, by the question's id.
+        steps: What a workflow has written of its progress, if it has.
+        said: What its result says, as the framework's messages.
+        remembered: What it has added to histories in the store.
+        memory: Its hand on those, while it runs.
         completed_at: When it completed, in seconds since the epoch.
         unrecorded: Why its end could not be written down, if it could not.
     """
@@ -107,6 +116,7 @@ class Turn:
         key: str,
         *,
         durable: bool = False,
+        attended: bool | None = None,
         created: float | None = None,
         edit: SessionEdit | None = None,
     ) -> None:
@@ -114,6 +124,7 @@ class Turn:
         self.key = key
         self.run_id = run_id
         self.durable = durable
+        self.attended = not durable if attended is None else attended
         self.token = request.name
         self.idempotency: str | None = None
         self.session_id: str | None = None
@@ -130,6 +141,11 @@ class Turn:
         self.journal: Journal | None = None
         self.interrupts: Sequence[Turn] = ()
         self.messages: Sequence[Message] = ()
+        self.answers: Mapping[str, Answer] = {}
+        self.steps: Steps | None = None
+        self.said: AgentResponse[Any] | None = None
+        self.remembered: list[Remembered] = []
+        self.memory: Memory | None = None
         self.completed_at: float | None = None
         self.unrecorded: HostError | None = None
         self.scope = trio.CancelScope()
@@ -222,7 +238,7 @@ class Turn:
     def settle(self, outcome: HostedRunResult[Any] | HostError) -> None:
         """End the turn, once its record is durable."""
         if isinstance(outcome, HostedRunResult):
-            self._result, self.state = outcome, state_of(outcome)
+            self._result, self.state = outcome, state_of(self.said)
         else:
             self._error = outcome
             self.state = self.failure
@@ -303,8 +319,8 @@ class Turn:
         Raises:
             HostError: It did not complete, and will not.
         """
-        result = self.result
-        return replace(self.standing, state=state_of(result), ended=self.completed_at, result=result.result)
+        _ = self.result
+        return replace(self.standing, state=state_of(self.said), ended=self.completed_at, result=self.said)
 
     @property
     def standing(self) -> HostedRun:
@@ -359,7 +375,7 @@ class Turn:
             self._reader.close()
         if self.journal is not None:
             self.journal.leave()
-        self._abandoned = not self.durable and self.request.on_disconnect == "cancel"
+        self._abandoned = self.attended and self.request.on_disconnect == "cancel"
         self._cancel_if_abandoned()
 
     @asynccontextmanager
@@ -377,14 +393,20 @@ class Turn:
             self.cancel("disconnected")
 
 
-def state_of(result: HostedRunResult[Any]) -> RunState:
+def state_of(said: AgentResponse[Any] | None) -> RunState:
     """Whether a committed result is whole."""
-    return "incomplete" if getattr(result.result, "finish_reason", None) in _CUT_OFF else "completed"
+    return "incomplete" if getattr(said, "finish_reason", None) in _CUT_OFF else "completed"
 
 
 def stopping() -> Overloaded:
     """For whoever wants something of a runtime that is being drained."""
     return Overloaded("The server is stopping.", code="draining", status=503, retry_after=5.0)
+
+
+def goes_on(turn: Turn) -> TargetFailed:
+    """For whoever waits for a turn that the next process goes on with; asked again, it would run twice."""
+    where = f" as {turn.token}" if turn.token is not None else ""
+    return TargetFailed(f"The server is stopping; the run goes on{where} when it is back.", code="run_goes_on")
 
 
 def cancelled_error(reason: str) -> HostError:

@@ -12,7 +12,7 @@ Floor plan, from the ground up; a module imports only from those above it:
 * `load`: a lean HTTP/1.1 client, and conversations over it.
 * `hosted`: runtimes in this process, and conversations with them.
 * `rounds`: interleaved rounds of several subjects, and their ratios.
-* `over_http`, `streams`, `stored_runs`, `in_process`, `background`, `commits`, `history`, `memory`, `burst`: the
-  scenarios.
+* `over_http`, `streams`, `stored_runs`, `in_process`, `background`, `commits`, `history`, `sizes`, `memory`,
+  `burst`: the scenarios.
 * `conversations`: the command line: ``python -m benchmarks.conversations --help``.
 """

@@ -27,8 +27,10 @@ from .plan import Plan, Scenario
 from .processes import ProcessFailed
 from .report import Figure, Progress, as_json, as_table
 from .rounds import TookTooLong
+from .sizes import sizes
 from .stored_runs import fetched_runs
 from .streams import event_log, first_token
+from .workflows import workflow_turns
 
 SCENARIOS: Mapping[str, tuple[Scenario, str]] = {
     "json": (json_turns, "over HTTP, replies in one piece; compared with bare quart-trio"),
@@ -41,8 +43,10 @@ SCENARIOS: Mapping[str, tuple[Scenario, str]] = {
     "stream": (streamed_turns, "in process, Runtime.stream, all chunks at once; compared with the agent alone"),
     "stream-spaced": (spaced_turns, "the same, with time between the chunks"),
     "background": (background_turns, "in process, from submission to end; compared with turns that are waited for"),
+    "workflow": (workflow_turns, "in process, a workflow of ten supersteps, and its answer after a restart"),
     "group-commit": (group_commit, "many callers at once against one alone: commits, and whole turns"),
     "history": (late_turns, "turn 1,000 against turn 10, without the agent's own time"),
+    "sizes": (sizes, "what a conversation of 1,000 turns takes in the store, against its messages"),
     "memory": (memory, "what 20,000 visited conversations leave behind, and what an idle one takes"),
     "burst": (connection_burst, "1,000 connections at the same moment; compared with bare quart-trio"),
 }

@@ -10,9 +10,9 @@ import afactors_store
 
 FACES = {
     afactors: """
-        AuthPolicy ChannelIdentity ChannelRequest ChannelSession ContinuationToken DrainReport HostedRun HostedRunResult
-        HostedSession IsolationKeys Limits Question Runtime RuntimeStatistics SessionEdit TargetUnusable
-        get_current_isolation_keys get_current_request serve
+        ActorExport AuthPolicy ChannelIdentity ChannelRequest ChannelSession ContinuationToken DrainReport HostedRun
+        HostedRunResult HostedSession IsolationKeys Limits Question Runtime RuntimeStatistics SessionEdit
+        StoreHistoryProvider TargetUnusable UnusableFile get_current_isolation_keys get_current_request serve
     """,
     afactors_channels: """
         BadRequest Channel ChannelContext ChannelContribution ChannelIdentity ChannelRequest ChannelResponseContext
@@ -23,8 +23,8 @@ FACES = {
     """,
     afactors_store: """
         Append BadKey Claim Commit Committed Conflict Dead DeadLetter Delivered Delivery Fenced FormatTooNew Found
-        Letter LmdbStore MAX_KEY_BYTES MAX_NAME_BYTES MemoryStore NewDelivery NewLetter Retry RunRecord Settlement Store
-        StoreBroken StoreError StoreFull StoreLocked StoreStatistics StoreUnusable Work check_key
+        Letter LmdbStore MAX_KEY_BYTES MAX_NAME_BYTES MemoryStore NewDelivery NewLetter Retry RunRecord Settlement Slice
+        Store StoreBroken StoreError StoreFull StoreLocked StoreStatistics StoreUnusable Work check_key
     """,
 }
 

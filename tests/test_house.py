@@ -26,7 +26,10 @@ UPWARD = {
 # A module with one of these names speaks a wire format, and does nothing else.
 PURE = {"codec", "contents", "events", "fields", "framing", "ids", "items", "parse", "render", "signatures"}
 PURE |= {"compaction", "conversations", "drafts", "frames", "listing", "output", "parts", "presentation", "settings"}
-PURE |= {"sse", "stored_items", "stored_parts", "transcript", "wire"}
+PURE |= {"calls", "emission", "sse", "stored_items", "stored_parts", "transcript", "wire", "workflows"}
+PURE |= {"encoding", "points", "retention", "squeezing"}
+PURE |= {"addresses", "verdicts"}
+PURE |= {"addressing", "answers", "inputs", "messages", "phrases", "texts", "updates", "window"}
 IMPURE = {"anyio", "asyncio", "httpx", "hypercorn", "quart", "quart_trio", "socket", "trio"}
 
 

@@ -5,7 +5,9 @@ Floor plan (arrows point to what may be imported):
 * `errors` ← everything: errors by whose fault, each with the HTTP status for its envelope.
 * `requests`: what a channel hands over.
 * `outcomes` → requests: what becomes of it.
-* `contract` → both: what a channel is, and is given.
+* `workflows`: a workflow's events, as the framework's messages.
+* `pushes` → requests: deliveries, and when they are tried again.
+* `contract` → all of these: what a channel is, and is given.
 * `asgi` → contract: the few ASGI shells that channels share. Imports trio.
 * `credentials` → errors: API keys, and the partitions that they stand for.
 * `responses/` → all of the above: the OpenAI Responses API: a pure half, and a thin shell.

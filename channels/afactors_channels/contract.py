@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from agent_framework import AgentResponse, AgentResponseUpdate, CompactionStrategy, Message
@@ -23,6 +23,7 @@ from .outcomes import (
     SessionEdit,
     Transcriber,
 )
+from .pushes import ChannelCommand, ChannelPush, ChannelPushCodec, PushPolicy
 from .requests import ChannelRequest, OverlapPolicy
 
 
@@ -197,6 +198,12 @@ class ChannelContribution:
         response_hook: Rewrites what it shows.
         overlap: What it does with a message to a busy session; None leaves it to the runtime.
         transcriber: Writes its streamed runs down, so that they can be followed.
+        push: Sends one delivery; None for a channel that only answers.
+        push_policy: How it takes deliveries.
+        push_codec: Makes payloads of its own.
+        push_ready: Returns once deliveries can be sent; until then they wait, and nothing is counted. None for at once.
+        replies_by_push: Whether replies to its own requests are deliveries, too.
+        commands: What it understands by itself.
     """
 
     routes: Sequence[Route] = ()
@@ -205,6 +212,12 @@ class ChannelContribution:
     response_hook: ChannelResponseHook | None = None
     overlap: OverlapPolicy | None = None
     transcriber: Transcriber | None = None
+    push: ChannelPush | None = None
+    push_policy: PushPolicy = field(default_factory=PushPolicy)
+    push_codec: ChannelPushCodec | None = None
+    push_ready: Callable[[], Awaitable[None]] | None = None
+    replies_by_push: bool = False
+    commands: Sequence[ChannelCommand] = ()
 
 
 class Channel(Protocol):

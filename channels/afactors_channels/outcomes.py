@@ -194,6 +194,7 @@ class HostedSession:
         labels: The caller's own.
         messages: Its history, each message in the framework's serialized form, the oldest first.
         questions: What it waits for.
+        current: Whether its key is in it unless a request says otherwise; told by a listing.
     """
 
     session_id: str
@@ -201,6 +202,7 @@ class HostedSession:
     labels: Mapping[str, str] = field(default_factory=dict)
     messages: Sequence[Mapping[str, Any]] = ()
     questions: Sequence[Question] = ()
+    current: bool = False
 
     @property
     def waiting(self) -> bool:

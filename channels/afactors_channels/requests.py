@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 SessionMode: TypeAlias = Literal["auto", "required", "disabled"]
 """auto: use the session that the request names, or begin one; required: refuse a request that names none;
@@ -19,11 +19,79 @@ OverlapPolicy: TypeAlias = Literal["enqueue", "reject", "interrupt"]
 
 @dataclass(frozen=True, slots=True)
 class ChannelIdentity:
-    """Who sent a message, in the channel's own terms. An identity never chooses an isolation key by itself."""
+    """Who sent a message, in the channel's own terms. An identity never chooses an isolation key by itself.
+
+    Attributes:
+        channel: The channel's name.
+        native_id: The user's id there.
+        attributes: What else is known of them: plain data.
+        conversation: The id of the place where they wrote, if a user may have several (a chat, a topic).
+        verified: Whether the platform vouches for it. Whatever a request's body merely claims is not.
+    """
 
     channel: str
     native_id: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    conversation: str = ""
+    verified: bool = False
+
+
+TargetKind: TypeAlias = Literal["originating", "active", "channels", "identities", "all_linked", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseTarget:
+    """Where a turn's reply goes. Destinations are found among the identities that the turn's own actor has seen.
+
+    Use what the class offers: `originating`, `active`, `all_linked`, `none`, and `channel(…)`, `channels(…)`,
+    `identity(…)`, `identities(…)`.
+
+    Attributes:
+        kind: originating: back where the request came from; active: to the channel that the actor's user wrote to
+            last, and back to the request's own if none is active; channels: to the user's identities on these;
+            identities: to these very ones; all_linked: to all of them; none: nowhere, and who holds the token asks.
+        names: Names, for ``channels``.
+        to: For ``identities``.
+        echo_input: Whether what the user said goes there, too, before the reply.
+        window: For ``active``: seconds for which a channel is active after its last message; None for any time.
+    """
+
+    originating: ClassVar[ResponseTarget]
+    active: ClassVar[ResponseTarget]
+    all_linked: ClassVar[ResponseTarget]
+    none: ClassVar[ResponseTarget]
+
+    kind: TargetKind = "originating"
+    names: Sequence[str] = ()
+    to: Sequence[ChannelIdentity] = ()
+    echo_input: bool = False
+    window: float | None = None
+
+    @classmethod
+    def channel(cls, name: str, *, echo_input: bool = False) -> ResponseTarget:
+        """To the user's identities on one channel."""
+        return cls("channels", (name,), echo_input=echo_input)
+
+    @classmethod
+    def channels(cls, names: Sequence[str], *, echo_input: bool = False) -> ResponseTarget:
+        """To the user's identities on several channels."""
+        return cls("channels", tuple(names), echo_input=echo_input)
+
+    @classmethod
+    def identity(cls, identity: ChannelIdentity, *, echo_input: bool = False) -> ResponseTarget:
+        """To one identity."""
+        return cls("identities", to=(identity,), echo_input=echo_input)
+
+    @classmethod
+    def identities(cls, identities: Sequence[ChannelIdentity], *, echo_input: bool = False) -> ResponseTarget:
+        """To several identities."""
+        return cls("identities", to=tuple(identities), echo_input=echo_input)
+
+
+ResponseTarget.originating = ResponseTarget()
+ResponseTarget.active = ResponseTarget("active")
+ResponseTarget.all_linked = ResponseTarget("all_linked")
+ResponseTarget.none = ResponseTarget("none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +151,7 @@ class ChannelRequest:
         fingerprint: Digest of what a repeat must be the same in.
         isolation: What a trusted platform said of whom it is for.
         presentation: Whatever the channel needs to show the run again later; kept with its record.
+        response_target: Where the reply goes.
     """
 
     channel: str
@@ -105,6 +174,7 @@ class ChannelRequest:
     fingerprint: str = ""
     isolation: IsolationKeys | None = None
     presentation: Mapping[str, Any] = field(default_factory=dict)
+    response_target: ResponseTarget = ResponseTarget()
 
     def replace(self, **changes: Any) -> ChannelRequest:
         """A copy with some fields changed."""

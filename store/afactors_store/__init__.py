@@ -10,7 +10,7 @@ Floor plan, from the ground up; a module imports only from those above it:
 * `prepare`: a commit, checked and encoded by the caller. Pure.
 * `actors`: the directory of keys, heads, aliases, counters.
 * `letters`, `deliveries`: the inbox and the lanes.
-* `apply`: a commit. `upkeep`: expiry and erasing. `reads`: claims and listings.
+* `apply`: a commit. `upkeep`: expiry and erasing. `reads`: claims and listings. `copying`: one key as a whole.
 * `engine`: what a store runs on, and how a batch is applied to it.
 * `writer`: the task that commits in groups.
 * `base`: the Protocol's methods over any engine.
@@ -49,6 +49,7 @@ from .protocol import NewLetter as NewLetter
 from .protocol import Retry as Retry
 from .protocol import RunRecord as RunRecord
 from .protocol import Settlement as Settlement
+from .protocol import Slice as Slice
 from .protocol import Store as Store
 from .protocol import StoreStatistics as StoreStatistics
 from .protocol import Work as Work

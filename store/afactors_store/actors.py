@@ -65,11 +65,23 @@ def save(kv: Transaction, number: bytes, head: Head) -> None:
 
 def create(kv: Transaction, key: bytes) -> tuple[bytes, Head]:
     """A new actor for a key that has none: its number and its head, which the caller saves."""
+    number, head = create_hidden(kv, key)
+    show(kv, number, head)
+    return number, head._replace(gone=False)
+
+
+def create_hidden(kv: Transaction, key: bytes) -> tuple[bytes, Head]:
+    """A new actor that nobody sees: its number and its head, which the caller saves."""
     counters = read_counters(kv)
-    number = keys.u64(counters.actor)
-    write_counters(kv, counters._replace(actor=counters.actor + 1, keys=counters.keys + 1))
-    kv.put(keys.DIRECTORY + keys.inline(key), number)
-    return number, Head(key, EPOCH, 0, os.urandom(16))
+    write_counters(kv, counters._replace(actor=counters.actor + 1))
+    return keys.u64(counters.actor), Head(key, EPOCH, 0, os.urandom(16), gone=True)
+
+
+def show(kv: Transaction, number: bytes, head: Head) -> None:
+    """Put an actor into the directory; its caller saves the head, which says that it is there."""
+    counters = read_counters(kv)
+    write_counters(kv, counters._replace(keys=counters.keys + 1))
+    kv.put(keys.DIRECTORY + keys.inline(head.key), number)
 
 
 def read_counters(kv: Reader) -> Counters:

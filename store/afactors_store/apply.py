@@ -27,13 +27,33 @@ def commit(kv: Transaction, prepared: Prepared, store_id: bytes) -> Committed:
     found = actors.find(kv, prepared.key)
     number = found[0] if found is not None else None
     _check_claim(found[1] if found is not None else None, prepared)
+    consumed = check(kv, number, prepared)
+
+    number, head = found if found is not None else actors.create(kv, prepared.key)
+    done = write(kv, number, head, prepared, consumed, store_id)
+    for other in prepared.others:
+        commit(kv, replace(other, key=actors.resolve(kv, other.key)), store_id)
+    return done
+
+
+def check(kv: Reader, number: bytes | None, prepared: Prepared) -> dict[bytes, bytes]:
+    """Refuse what contradicts what is stored of an actor; the sequences of the letters that are consumed.
+
+    Raises:
+        Conflict: Something does.
+    """
     _check_logs(kv, number, prepared)
     _check_names(kv, number, prepared)
     actors.check_aliases(kv, prepared.key, number, prepared.aliases)
     consumed = letters.locate(kv, number, prepared.consume)
     letters.check_new(kv, number, prepared.letters, consumed)
+    return consumed
 
-    number, head = found if found is not None else actors.create(kv, prepared.key)
+
+def write(
+    kv: Transaction, number: bytes, head: Head, prepared: Prepared, consumed: dict[bytes, bytes], store_id: bytes
+) -> Committed:
+    """Write what was checked: everything but what is for other keys."""
     head = head._replace(version=head.version + 1)
     _write_documents(kv, number, prepared)
     _write_logs(kv, number, prepared)
@@ -49,8 +69,6 @@ def commit(kv: Transaction, prepared: Prepared, store_id: bytes) -> Committed:
     ids = deliveries.append(kv, number, head, prepared.deliveries, store_id) if prepared.deliveries else ()
     actors.set_aliases(kv, number, prepared.aliases)
     actors.save(kv, number, head)
-    for other in prepared.others:
-        commit(kv, replace(other, key=actors.resolve(kv, other.key)), store_id)
     return Committed(head.version, ids)
 
 
@@ -59,6 +77,14 @@ def log_length(kv: Reader, number: bytes, log: bytes) -> int:
     prefix = keys.row(number, keys.LOG, log)
     for key, value in kv.scan(prefix, prefix + keys.END * 9, reverse=True):
         return keys.to_u64(key[-8:]) + records.count_rows(value)
+    return 0
+
+
+def log_start(kv: Reader, number: bytes, log: bytes) -> int:
+    """The position of a log's first row; 0 if there is none."""
+    prefix = keys.row(number, keys.LOG, log)
+    for key, _ in kv.scan(prefix, prefix + keys.END * 9):
+        return keys.to_u64(key[-8:])
     return 0
 
 
@@ -73,13 +99,14 @@ def _check_claim(head: Head | None, prepared: Prepared) -> None:
 
 def _check_logs(kv: Reader, number: bytes | None, prepared: Prepared) -> None:
     lengths = dict.fromkeys(prepared.drop_logs, 0)
+    firsts = dict(prepared.trim)
     if any(append.log == log for append in prepared.append for log, _ in prepared.truncate):
         raise Conflict("a log that is truncated and appended to at once")
     for append in prepared.append:
         length = lengths.get(append.log)
         if length is None:
             length = 0 if number is None else log_length(kv, number, append.log)
-        if append.start != length:
+        if append.start != length and (length or append.start != firsts.get(append.log)):
             raise Conflict(f"rows for position {append.start} of a log that has {length}")
         lengths[append.log] = append.stop
 
@@ -111,6 +138,8 @@ def _write_logs(kv: Transaction, number: bytes, prepared: Prepared) -> None:
     for append in prepared.append:
         for start, value in append.values:
             kv.put(keys.row(number, keys.LOG, append.log, keys.u64(start)), value)
+    for log, first in prepared.trim:
+        _trim(kv, number, log, first)
 
 
 def _truncate(kv: Transaction, prefix: bytes, length: int) -> None:
@@ -123,6 +152,19 @@ def _truncate(kv: Transaction, prefix: bytes, length: int) -> None:
                 kv.put(prefix + keys.u64(at), kept)
         break
     delete_range(kv, end, prefix + keys.END * 9)
+
+
+def _trim(kv: Transaction, number: bytes, log: bytes, first: int) -> None:
+    """Leave a log's rows from `first` on; a value that holds earlier ones, too, is written anew."""
+    prefix = keys.row(number, keys.LOG, log)
+    for key, value in kv.scan(prefix, prefix + keys.u64(first), reverse=True):
+        start = keys.to_u64(key[-8:])
+        for at, kept in records.encode_rows(first, records.decode_rows(value)[first - start :]):
+            kv.put(prefix + keys.u64(at), kept)
+        break
+    delete_range(kv, prefix, prefix + keys.u64(first))
+    if not log_length(kv, number, log):
+        set_instant(kv, number, keys.EXPIRES, keys.EXPIRING_LOG + log, None)
 
 
 def _write_names(kv: Transaction, number: bytes, prepared: Prepared) -> None:

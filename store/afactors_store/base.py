@@ -7,18 +7,18 @@ task.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 import trio
 
-from . import actors, apply, deliveries, keys, letters, reads, upkeep
+from . import actors, apply, copying, deliveries, keys, letters, reads, upkeep
 from .engine import Engine
 from .errors import StoreBroken, StoreFull, StoreUnusable
-from .kv import Reader
-from .prepare import ROW_BYTES, letter, prepare
+from .kv import Reader, Transaction
+from .prepare import ROW_BYTES, letter, prepare, readable
 from .protocol import (
     Claim,
     Commit,
@@ -32,6 +32,7 @@ from .protocol import (
     Retry,
     RunRecord,
     Settlement,
+    Slice,
     StoreStatistics,
     Work,
 )
@@ -61,6 +62,7 @@ class BaseStore:
 
     def __init__(self) -> None:
         self._opened: Opened | None = None
+        self._restoring: set[bytes] = set()  # tokens of what is being restored
 
     @asynccontextmanager
     async def _serving(self, engine: Engine, meta: Meta, left_cleanly: bool) -> AsyncIterator[None]:
@@ -136,14 +138,14 @@ class BaseStore:
         return await self._listing(listing, keys.encode_prefix(after), limit)
 
     async def read_log(self, claim: Claim, log: int, start: int, stop: int) -> list[bytes]:
-        """Rows `start` ≤ position < `stop` of a log; fewer where the log is shorter."""
+        """Rows `start` ≤ position < `stop` of a log; fewer where the log is shorter, none if the first is gone."""
         encoded = keys.u64(keys.check_u64(log, "a log id"))
         start = keys.check_u64(start, "a log position")
         listing = partial(reads.log_rows, key=claim.key.encode(), log=encoded)
         return await self._listing(listing, start, stop - start)
 
     async def log_length(self, claim: Claim, log: int) -> int:
-        """How many rows a log has; 0 if there is none."""
+        """The position behind a log's last row; 0 if there is none."""
         key, encoded = claim.key.encode(), keys.u64(keys.check_u64(log, "a log id"))
         return await self._point(lambda kv: reads.log_length(kv, key, encoded))
 
@@ -197,22 +199,14 @@ class BaseStore:
         """
         encoded = keys.encode_key(key)
         encoded_id, record = letter(NewLetter(message_id, body))
-        opened = self._open_here()
-        if opened.engine.reserved:
-            opened.writer.refused += 1
-            raise StoreFull("the store is full: it takes no new work until something was erased or has expired")
-        self._check_size(opened, len(record))
-        return await opened.writer.submit(
-            lambda txn: letters.enqueue(txn, encoded, encoded_id, record), len(record) + ROW_BYTES
-        )
+        self._check_unreserved()
+        return await self._write(lambda txn: letters.enqueue(txn, encoded, encoded_id, record), len(record) + ROW_BYTES)
 
     async def commit(self, claim: Claim, commit: Commit) -> Committed:
         """Apply a commit, durable when it returns. Once handed over it is not cancelled."""
         prepared = prepare(claim, commit)
-        opened = self._open_here()
-        self._check_size(opened, prepared.size)
-        store_id = opened.meta.store_id
-        return await opened.writer.submit(lambda txn: apply.commit(txn, prepared, store_id), prepared.size)
+        store_id = self.store_id
+        return await self._write(lambda txn: apply.commit(txn, prepared, store_id), prepared.size)
 
     async def due(self, now: float, limit: int, visibility: float) -> list[Delivery]:
         """Take lane heads that are due: each counts an attempt and is due again at `now + visibility`."""
@@ -227,8 +221,8 @@ class BaseStore:
         """End an attempt. A delivery that is no longer this attempt's is left alone."""
         if isinstance(outcome, Retry):
             keys.instant(outcome.at)
-        if isinstance(outcome, Dead):  # a reason may quote a destination: what is no Unicode must not refuse it
-            outcome = Dead(outcome.reason.encode(errors="replace").decode())
+        if isinstance(outcome, Dead):
+            outcome = Dead(readable(outcome.reason))
         lane = keys.encode_name(delivery.lane, "a lane")
         await self._open_here().writer.submit(
             lambda txn: deliveries.settle(txn, lane, delivery.delivery_id, delivery.attempt, outcome),
@@ -238,10 +232,11 @@ class BaseStore:
     async def expire(self, now: float, limit: int = 256) -> int:
         """Delete at most `limit` rows whose time is over, oldest first, or of erasures that were cut short."""
         keys.instant(now)
-        if not await self._point(lambda kv: upkeep.any_expired(kv, now)):
+        restoring = self._restoring
+        if not await self._point(lambda kv: upkeep.any_expired(kv, now, restoring)):
             return 0
         writer = self._open_here().writer
-        return await writer.submit(lambda txn: upkeep.expire(txn, now, limit), limit * ROW_BYTES)
+        return await writer.submit(lambda txn: upkeep.expire(txn, now, limit, restoring), limit * ROW_BYTES)
 
     async def erase(self, key: str) -> bool:
         """Delete every row and index row of a key, in slices; True if there was any.
@@ -252,10 +247,56 @@ class BaseStore:
         encoded = keys.encode_key(key)
         existed, number = await self._open_here().writer.submit(lambda txn: upkeep.begin_erase(txn, encoded), ROW_BYTES)
         if number is not None:
-            slice_of = partial(upkeep.erase_slice, number=number)
-            while await self._open_here().writer.submit(slice_of, upkeep.SLICE_ROWS * ROW_BYTES):
-                pass
+            await self._erase_rows(number)
         return existed
+
+    async def _erase_rows(self, number: bytes) -> None:
+        slice_of = partial(upkeep.erase_slice, number=number)
+        while await self._open_here().writer.submit(slice_of, upkeep.SLICE_ROWS * ROW_BYTES):
+            pass
+
+    async def snapshot(self, claim: Claim, after: bytes = b"") -> Slice:
+        """All that a key holds, slice by slice, as commits that would write it."""
+        key = claim.key.encode()
+        return await self._open_here().engine.read_aside(lambda kv: copying.snapshot(kv, key, after, SLICE_BYTES))
+
+    async def restore(self, key: str, slices: AsyncIterable[Commit]) -> Committed:
+        """Make a key of slices: all of them, or nothing. Nobody sees any of it before it is whole."""
+        encoded, token = keys.encode_key(key), os.urandom(16)
+        self._check_unreserved()
+        self._restoring.add(token)
+        number: bytes | None = None
+        try:
+            number = await self._write(lambda txn: copying.begin(txn, encoded, token), ROW_BYTES)
+            return await self._restore(encoded.decode(), number, slices)
+        except Exception:
+            if number is not None:
+                await self._erase_rows(number)
+            raise
+        finally:
+            self._restoring.discard(token)
+
+    async def _restore(self, key: str, number: bytes, slices: AsyncIterable[Commit]) -> Committed:
+        store_id, as_if, kept = self.store_id, Claim(key, actors.EPOCH, 0, b"", {}, 0), list[Commit]()
+        async for given in slices:
+            self._check_unreserved()
+            commit, more = copying.parted(given)
+            kept.append(more)
+            prepared = prepare(as_if, commit)
+            await self._write(partial(copying.add, number=number, prepared=prepared, store_id=store_id), prepared.size)
+        last = prepare(as_if, copying.joined(kept))
+        return await self._write(partial(copying.finish, number=number, kept=last, store_id=store_id), last.size)
+
+    async def _write(self, work: Callable[[Transaction], T], size: int) -> T:
+        opened = self._open_here()
+        self._check_size(opened, size)
+        return await opened.writer.submit(work, size)
+
+    def _check_unreserved(self) -> None:
+        opened = self._open_here()
+        if opened.engine.reserved:
+            opened.writer.refused += 1
+            raise StoreFull("the store is full: it takes no new work until something was erased or has expired")
 
     def _check_size(self, opened: Opened, size: int) -> None:
         if 0 < opened.engine.map_bytes < size:

@@ -16,7 +16,7 @@ from . import actors, keys, records
 from .errors import StoreBroken
 from .kv import Reader, Transaction
 from .prepare import PreparedDelivery
-from .protocol import Dead, Delivered, Delivery, Retry, Settlement
+from .protocol import Dead, Delivered, Delivery, NewDelivery, Retry, Settlement
 from .records import Attempt, Head, StoredDeadLetter, StoredDelivery
 
 
@@ -26,14 +26,27 @@ def append(kv: Transaction, number: bytes, head: Head, new: list[PreparedDeliver
     ids = tuple(keys.delivery_id(store_id, head.incarnation, head.version, n) for n in range(len(new)))
     for n, delivery in enumerate(new):
         serial = keys.u64(counters.delivery + n)
-        if lane_head(kv, delivery.lane) is None:
-            kv.put(keys.head_entry(delivery.due, serial), number)
-        stored = StoredDelivery(ids[n], delivery.lane, delivery.body)
-        kv.put(keys.row(number, keys.DELIVERY, serial), records.encode_delivery(stored))
-        kv.put(keys.row(number, keys.ATTEMPT, serial), records.encode_attempt(Attempt(delivery.due)))
-        kv.put(keys.lane_prefix(delivery.lane) + serial, number)
+        if delivery.dead is None:
+            _append(kv, number, serial, ids[n], delivery)
+        else:
+            dead = StoredDeadLetter(ids[n], delivery.lane, delivery.body, delivery.attempts, delivery.dead)
+            _bury(kv, number, serial, dead)
     actors.write_counters(kv, counters._replace(delivery=counters.delivery + len(new)))
     return ids
+
+
+def _append(kv: Transaction, number: bytes, serial: bytes, delivery_id: str, delivery: PreparedDelivery) -> None:
+    if lane_head(kv, delivery.lane) is None:
+        kv.put(keys.head_entry(delivery.due, serial), number)
+    stored = StoredDelivery(delivery_id, delivery.lane, delivery.body)
+    kv.put(keys.row(number, keys.DELIVERY, serial), records.encode_delivery(stored))
+    kv.put(keys.row(number, keys.ATTEMPT, serial), records.encode_attempt(Attempt(delivery.due, delivery.attempts)))
+    kv.put(keys.lane_prefix(delivery.lane) + serial, number)
+
+
+def _bury(kv: Transaction, number: bytes, serial: bytes, dead: StoredDeadLetter) -> None:
+    kv.put(keys.row(number, keys.DEAD_LETTER, serial), records.encode_dead_letter(dead))
+    kv.put(keys.DEAD + serial, number)
 
 
 def lane_head(kv: Reader, lane: bytes) -> tuple[bytes, bytes] | None:
@@ -92,8 +105,7 @@ def settle(kv: Transaction, lane: bytes, delivery_id: str, attempt_number: int, 
         case Dead(reason):
             remove(kv, number, serial)
             dead = StoredDeadLetter(stored.delivery_id, lane, stored.body, attempt.attempt, reason)
-            kv.put(keys.row(number, keys.DEAD_LETTER, serial), records.encode_dead_letter(dead))
-            kv.put(keys.DEAD + serial, number)
+            _bury(kv, number, serial, dead)
 
 
 def remove(kv: Transaction, number: bytes, serial: bytes) -> None:
@@ -121,6 +133,12 @@ def _reschedule(kv: Transaction, number: bytes, serial: bytes, old: Attempt, new
     kv.delete(keys.head_entry(old.due, serial))
     kv.put(keys.head_entry(new.due, serial), number)
     kv.put(keys.row(number, keys.ATTEMPT, serial), records.encode_attempt(new))
+
+
+def waiting(kv: Reader, number: bytes, serial: bytes) -> NewDelivery:
+    """A delivery that is not settled, as it would be handed over anew; one that runs is due when it is given up."""
+    stored, attempt = _load(kv, number, serial)
+    return NewDelivery(stored.lane.decode(), stored.body, attempt.due, attempt.attempt)
 
 
 def _load(kv: Reader, number: bytes, serial: bytes) -> tuple[StoredDelivery, Attempt]:

@@ -18,7 +18,7 @@ Layout (one B-tree; the first byte says which table, `#` is the actor's 8-byte n
 | `l` lane NUL delivery   | #                  | index: a lane's deliveries, oldest first |
 | `h` instant delivery    | #                  | index: heads of lanes by due time |
 | `z` delivery            | #                  | index: dead letters |
-| `x` #                   | empty              | index: erasures that are not finished |
+| `x` #                   | empty, or a token  | index: erasures, and restorings, that are not finished |
 | `r` # NUL               | head record        | the actor: key, incarnation, version, counts |
 | `r` # `a` key           | the whole key      | aliases that lead here |
 | `r` # `d` name          | the caller's bytes | document |

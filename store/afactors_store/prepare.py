@@ -37,6 +37,8 @@ class PreparedDelivery(NamedTuple):
     lane: bytes
     body: bytes
     due: float
+    attempts: int
+    dead: str | None
 
 
 @dataclass(slots=True)
@@ -51,6 +53,7 @@ class Prepared:
     append: list[PreparedAppend]
     drop_logs: list[bytes]
     truncate: list[tuple[bytes, int]]
+    trim: list[tuple[bytes, int]]
     expire_logs: list[tuple[bytes, float | None]]
     consume: list[bytes]
     letters: list[tuple[bytes, bytes]]
@@ -82,6 +85,7 @@ def prepare(claim: Claim, commit: Commit) -> Prepared:
         append=[_append(append) for append in commit.append],
         drop_logs=[_log(log) for log in commit.drop_logs],
         truncate=[(_log(log), keys.check_u64(rows, "a log's length")) for log, rows in commit.truncate.items()],
+        trim=[(_log(log), keys.check_u64(first, "a log position")) for log, first in commit.trim.items()],
         expire_logs=[(_log(log), _instant(at)) for log, at in commit.expire_logs.items()],
         consume=[keys.encode_name(letter, "a letter id") for letter in commit.consume],
         letters=[letter(new) for new in commit.letters],
@@ -126,7 +130,14 @@ def _instant(at: float | None) -> float | None:
 
 def _delivery(delivery: NewDelivery) -> PreparedDelivery:
     keys.instant(delivery.due)
-    return PreparedDelivery(keys.encode_name(delivery.lane, "a lane"), delivery.body, delivery.due)
+    attempts = keys.check_u64(delivery.attempts, "a number of attempts")
+    dead = readable(delivery.dead) if delivery.dead is not None else None
+    return PreparedDelivery(keys.encode_name(delivery.lane, "a lane"), delivery.body, delivery.due, attempts, dead)
+
+
+def readable(reason: str) -> str:
+    """A reason of which nothing is no Unicode: it may quote a destination, and must not be refused for that."""
+    return reason.encode(errors="replace").decode()
 
 
 def _size(prepared: Prepared) -> int:

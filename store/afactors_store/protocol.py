@@ -22,7 +22,7 @@ transactions, not agents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -58,7 +58,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Rows for one log. `start` must be the log's present length (or 0 for a new log), else `Conflict`."""
+    """Rows for one log.
+
+    `start` must be the log's present length (for a new log 0, or the first row that the same commit's `trim` keeps),
+    else `Conflict`.
+    """
 
     log: int
     start: int
@@ -84,11 +88,21 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class NewDelivery:
-    """One outgoing message; its id is made by the store at commit and is the same on every attempt."""
+    """One outgoing message; its id is made by the store at commit and is the same on every attempt.
+
+    Attributes:
+        lane: The lane at whose end it waits.
+        body: What to deliver.
+        due: When it is to be tried first.
+        attempts: How many attempts it has had elsewhere.
+        dead: Why it is not to be tried any more, if it ended elsewhere: it goes to the dead letters at once.
+    """
 
     lane: str
     body: bytes
     due: float = 0.0
+    attempts: int = 0
+    dead: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +119,9 @@ class Commit:
         drop_logs: Logs to remove whole.
         truncate: How many rows to leave of logs, by log id; what is shorter, or not there, stays as it is. To
             truncate a log and append to it in one commit is a `Conflict`.
+        trim: The first row to keep of logs, by log id: those below it are removed, after everything else of this
+            commit, and the others keep their positions. What begins there or later, or is not there, stays as it is; a
+            log all of whose rows are below is removed whole.
         expire_logs: When to remove logs whole, by log id; None keeps one for as long as the key lives. An append
             leaves it as it is; one for a log that has no rows after this commit is ignored.
         consume: Ids of letters this commit settles; they are deleted. One that is not there is a `Conflict`.
@@ -129,6 +146,7 @@ class Commit:
     append: Sequence[Append] = ()
     drop_logs: Sequence[int] = ()
     truncate: Mapping[int, int] = field(default_factory=dict)
+    trim: Mapping[int, int] = field(default_factory=dict)
     expire_logs: Mapping[int, float | None] = field(default_factory=dict)
     consume: Sequence[str] = ()
     letters: Sequence[NewLetter] = ()
@@ -149,6 +167,19 @@ class Committed:
 
     version: int
     delivery_ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Some of what a key holds, told as a commit that would write it.
+
+    Attributes:
+        commit: It only adds: no name is dropped, no letter consumed, nothing is for another key.
+        after: Where the next slice begins; None at the end. Only the store that gave it understands it.
+    """
+
+    commit: Commit
+    after: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,11 +339,14 @@ class Store(Protocol):
         ...
 
     async def read_log(self, claim: Claim, log: int, start: int, stop: int) -> list[bytes]:
-        """Rows `start` ≤ position < `stop` of a log; fewer where the log is shorter."""
+        """Rows `start` ≤ position < `stop` of a log; fewer where the log is shorter.
+
+        The first is always the row at `start`: none are given if that one was removed (`Commit.trim`).
+        """
         ...
 
     async def log_length(self, claim: Claim, log: int) -> int:
-        """How many rows a log has; 0 if there is none."""
+        """The position behind a log's last row, which is how many it has had; 0 if there is none."""
         ...
 
     async def names(self, claim: Claim, after: str = "", limit: int = 1000) -> list[str]:
@@ -380,6 +414,31 @@ class Store(Protocol):
 
         A run or a name is one row, a log has many: a long one goes over several calls, from its end, so that
         what is still there is its beginning. Erasures that were cut short are finished, too.
+        """
+        ...
+
+    async def snapshot(self, claim: Claim, after: bytes = b"") -> Slice:
+        """All that a key holds, slice by slice: what `restore` makes the same key of, elsewhere.
+
+        A slice is a consistent view, and all of them are if nothing was committed meanwhile: then a claim afterwards
+        has the same version and as many letters. Expiry may take something away in between; what is left is as it
+        was. The rows of a log come from its first to its last, letters and the deliveries of a lane in their order.
+        """
+        ...
+
+    async def restore(self, key: str, slices: AsyncIterable[Commit]) -> Committed:
+        """Make a key of slices: all of them, or nothing. Nobody sees any of it before it is whole.
+
+        Deliveries get new ids. What others could act on (letters, deliveries, aliases) is kept in memory until the
+        end, the rest is written slice by slice. If it is cut short, `expire` removes what was written. It does not
+        close what gives the slices.
+
+        Raises:
+            Conflict: The key has state, or leads to another one; a name or an alias is held by another key; or a
+                slice does more than add. Also at the end, if that has come to be so meanwhile.
+            BadKey: A name or id is too long or has a NUL.
+            StoreFull: No room.
+            StoreBroken: The machine failed.
         """
         ...
 

@@ -66,6 +66,8 @@ def log_rows(
     prefix = keys.row(found[0], keys.LOG, log)
     stop = position + limit
     first = _value_with(kv, prefix, position)
+    if first is None:
+        return [], None
     rows: list[bytes] = []
     for row, value in kv.scan(first, prefix + keys.u64(min(stop, keys.MAX_U64))):
         start = keys.to_u64(row[-8:])
@@ -77,16 +79,16 @@ def log_rows(
 
 
 def log_length(kv: Reader, key: bytes, log: bytes) -> int:
-    """How many rows a log has."""
+    """The position behind a log's last row."""
     found = actors.find(kv, key)
     return 0 if found is None else apply.log_length(kv, found[0], log)
 
 
-def _value_with(kv: Reader, prefix: bytes, position: int) -> bytes:
+def _value_with(kv: Reader, prefix: bytes, position: int) -> bytes | None:
     """The row that holds a log's position: the last one that begins there or before."""
     for row, _ in kv.scan(prefix, prefix + keys.u64(position) + b"\0", reverse=True):
         return row
-    return prefix + keys.u64(position)
+    return None
 
 
 def find(kv: Reader, name: bytes) -> Found | None:

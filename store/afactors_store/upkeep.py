@@ -3,11 +3,13 @@
 An erase begins by taking the key off the directory, in one transaction: from then on nobody sees the actor, a
 claim on it is fenced, and a new letter begins a new actor. Its rows go in slices after that. A crash or a
 cancellation in the middle leaves an entry in the index of unfinished erasures, and `expire` finishes what is
-listed there.
+listed there. A key that is being restored stands there, too, with a token that says so: while its restoring is
+under way (`restoring` has the token), its rows are spared.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from itertools import islice
 
 from . import actors, apply, deliveries, keys
@@ -17,21 +19,21 @@ SLICE_ROWS = 512
 SLICE_BYTES = 4 * 1024 * 1024
 
 
-def any_expired(kv: Reader, now: float) -> bool:
+def any_expired(kv: Reader, now: float, restoring: Container[bytes] = ()) -> bool:
     """Whether `expire` has anything to do: asked first, for it would be a write transaction for nothing."""
     for _ in kv.scan(keys.EXPIRY, keys.up_to(keys.EXPIRY, now)):
         return True
-    return _unfinished(kv) is not None
+    return _unfinished(kv, restoring) is not None
 
 
-def expire(kv: Transaction, now: float, limit: int) -> int:
+def expire(kv: Transaction, now: float, limit: int, restoring: Container[bytes] = ()) -> int:
     """Delete at most `limit` rows whose time is over, and rows of erasures that were cut short; how many."""
     expired = [key for key, _ in islice(kv.scan(keys.EXPIRY, keys.up_to(keys.EXPIRY, now)), max(0, limit))]
     deleted = 0
     for key in expired:
         if deleted < limit:
             deleted += _expire(kv, key, limit - deleted)
-    number = _unfinished(kv)
+    number = _unfinished(kv, restoring)
     if number is None or deleted >= limit:
         return deleted
     return deleted + erase_slice(kv, number, limit - deleted)
@@ -61,9 +63,10 @@ def _expire_log(kv: Transaction, number: bytes, log: bytes, limit: int) -> int:
     return len(rows)
 
 
-def _unfinished(kv: Reader) -> bytes | None:
-    for key, _ in kv.scan(keys.ERASING, keys.ERASING + keys.END * 9):
-        return key[1:]
+def _unfinished(kv: Reader, restoring: Container[bytes]) -> bytes | None:
+    for key, token in kv.scan(keys.ERASING, keys.ERASING + keys.END * 9):
+        if token not in restoring:
+            return key[1:]
     return None
 
 

@@ -11,12 +11,13 @@ import pytest
 
 from benchmarks.conversations import main
 from benchmarks.report import Figure, Progress, Target, as_table
+from benchmarks.sizes import main as sizes_main
 
 HOUSE = Path(__file__).parents[2]
 TINY = ["-c", "3", "-t", "2", "--rounds", "1", "--chunks", "3", "--spacing", "0.001"]
 TINY += ["--history", "12", "--visited", "20", "--burst", "5", "--runs", "20"]
-SCENARIOS = ["sse", "first-token", "event-log", "runs", "ask", "background"]
-SCENARIOS += ["group-commit", "history", "memory", "burst"]
+SCENARIOS = ["sse", "first-token", "event-log", "runs", "ask", "background", "workflow"]
+SCENARIOS += ["group-commit", "history", "sizes", "memory", "burst"]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,22 @@ def test_a_turn_in_the_background_is_two_commits_and_one_that_is_waited_for_is_o
         assert counts[f"{pace}: background: commits/turn"] == 2
         assert counts[f"{pace}: foreground: commits/turn"] == counts[f"{pace}: foreground, streamed: commits/turn"] == 1
         assert counts[f"{pace}: background, streamed and followed: commits/turn"] >= 2
+
+
+def test_what_a_conversation_takes_is_told_of_both_ways_to_go_on(report: dict[str, Any]) -> None:
+    for way in ("conversation", "previous_response_id"):
+        (stored,) = named(report, "sizes", f"{way}: keys and values ÷ encoded messages")
+        assert 1 < stored["value"] < 5
+        (said,) = named(report, "sizes", f"{way}: encoded messages")
+        assert said["value"] > 24 * 200
+        parts = [f["value"] for f in named(report, "sizes", f"{way}: in ")]
+        assert sum(parts) == pytest.approx(stored["value"] * said["value"])
+
+
+def test_the_sizes_can_be_had_by_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sizes_main(["--turns", "3", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {figure["scenario"] for figure in told["figures"]} == {"sizes"}
 
 
 def test_a_run_too_small_for_a_promise_judges_none(report: dict[str, Any]) -> None:

@@ -185,18 +185,21 @@ class StreamReader:
         index, item = event["output_index"], event["item"]
         if kind.endswith("added"):
             assert index == self.added
-            assert item["status"] == "in_progress"
+            assert item.get("status") == (None if item["type"] == "mcp_approval_request" else "in_progress")
             assert not item.get("content")
             assert not item.get("summary")
-            assert not item.get("arguments")
+            assert not item.get("arguments") or item["type"] == "mcp_approval_request"
             if item["type"] in ("message", "reasoning"):
                 assert not [1 for other in self.open.values() if other["type"] in ("message", "reasoning")]
             self.added += 1
             self.open[index] = item
             return
         was = self.open.pop(index)
-        assert (was["id"], was["type"]) == (item["id"], item["type"])
-        assert item["status"] in ("completed", "incomplete")
+        assert (was["id"], was["type"], was.get("phase")) == (item["id"], item["type"], item.get("phase"))
+        if item["type"] == "mcp_approval_request":  # the only kind without a status, and always there at once
+            assert was == item
+        else:
+            assert item["status"] in ("completed", "incomplete")
         assert item["id"] not in [other["id"] for other in self.done.values()]
         for holder in ("content", "summary"):
             for number, part in enumerate(item.get(holder) or []):

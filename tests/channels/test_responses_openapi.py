@@ -13,7 +13,7 @@ import pytest
 import schemathesis
 from agent_framework import AgentResponse, AgentResponseUpdate, Annotation, Content, Message
 
-from afactors_channels import errors
+from afactors_channels import Question, QuestionKind, errors
 from afactors_channels.errors import BadRequest, HostError
 from afactors_channels.responses import (
     EventStream,
@@ -224,6 +224,8 @@ BODIES: list[dict[str, Any]] = [
             {"type": "function_call_output", "id": "i", "call_id": "c", "output": "x"},
             {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "x"}]},
             {"type": "image_generation_call", "id": "i", "result": PNG, "output_format": "png"},
+            {"type": "mcp_approval_request", "id": "a", "name": "f", "arguments": "{}", "server_label": "s"},
+            {"type": "mcp_approval_response", "id": "i", "approval_request_id": "a", "approve": True, "reason": "r"},
         ]
     },
 ]
@@ -325,6 +327,7 @@ def contents() -> list[Content]:
         Content.from_text("hello", annotations=[cited, filed, named, held]),
         Content.from_text("no", additional_properties={"core": {"model_output_kind": "refusal"}}),
         Content.from_function_call("call_1", "f", arguments='{"a": 1}'),
+        Content.from_function_approval_request("a", Content.from_function_call("c", "f", arguments={"a": 1}, id="a")),
         Content.from_uri(f"data:image/png;base64,{PNG}"),
         Content.from_uri("https://x.test/a.pdf", media_type="application/pdf"),
         Content.from_usage({"input_token_count": 1, "output_token_count": 2}),
@@ -338,7 +341,10 @@ INCLUDED = ["reasoning.encrypted_content", "message.output_text.logprobs"]
 @pytest.mark.parametrize("finish_reason", ["stop", "length", "content_filter"])
 def test_responses(body: dict[str, Any], finish_reason: str) -> None:
     result = AgentResponse(
-        messages=[Message("assistant", [content]) for content in contents()],
+        messages=[
+            Message("assistant", ["hm"], additional_properties={"intermediate": True}),
+            *(Message("assistant", [content]) for content in contents()),
+        ],
         finish_reason=finish_reason,  # type: ignore[arg-type]
     )
     fields = {name: value for name, value in body.items() if name != "input"}
@@ -377,6 +383,16 @@ def test_errors(error: HostError) -> None:
 def test_conversations() -> None:
     conversation = conversations.render_conversation("c", created_at=1, metadata={"a": "b"})
     validator("Conversation").validate(conversation)
+    kinds: list[QuestionKind] = ["approval", "input", "call"]
+    questions = [
+        Question("q", kind, "name", arguments, 1.5, expires)
+        for kind in kinds
+        for arguments in (None, {"a": 1}, '{"a": 1}')
+        for expires in (2.5, float("inf"))
+    ]
+    shown = conversations.render_conversation("c", created_at=1, metadata={}, questions=questions)
+    validator("Conversation").validate(shown)
+    assert len(shown["waiting"]) == 18
     validator("DeletedConversation").validate(conversations.render_deleted("c"))
 
 
@@ -384,7 +400,7 @@ def test_lists_of_items() -> None:
     said = [*parse_create(BODIES[2]).input, Message("assistant", contents()).to_dict()]
     lists = [stored_items.input_items(said, ID), stored_items.history_items(said, include=INCLUDED)]
     assert {item["type"] for item in lists[0]} == {item["type"] for item in lists[1]}
-    assert len({item["type"] for item in lists[0]}) == 5
+    assert len({item["type"] for item in lists[0]}) == 7
     for items in [[], *lists]:
         validator("ItemList").validate(listing.list_of(items, has_more=True))
     for item in [item for items in lists for item in items]:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -70,7 +71,10 @@ def run(agents_folder: Path, environment: Any, tmp_path: Path) -> Run:
         ("lab:number", ["expected an agent", "int"]),
         ("lab:Obedient", ["expected an agent", "Obedient"]),
         ("broken:number_factory", ["expected an agent", "int"]),
-        ("broken:workflow", ["workflow"]),
+        ("broken:workflow_as_agent", ["workflow as an agent", "give the workflow itself"]),
+        ("flows_more:locked", ["cannot be copied", "give a function that builds a new one"]),
+        ("flows_more:alone", ["or a workflow", "FunctionExecutor"]),
+        ("flows_more:make_nothing", ["WorkflowBuilder expected an Executor"]),
         ("needs_more:agent", ["'surely_not_installed'", "'needs_more'"]),
         ("broken_import:agent", ["'broken_import'", "RuntimeError", "no configuration"]),
         ("broken_at_length:agent", ["'broken_at_length'", "RuntimeError", "no configuration"]),
@@ -81,6 +85,66 @@ def test_a_target_that_cannot_be_hosted(run: Run, target: str, words: list[str])
     line = run(target=target).one_line(1)
     for word in words:
         assert word in line
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("flows_more:Unregisterd", ["'flows_more'", "did you mean 'Unregistered'?"]),
+        ("flows_more:alone", ["no class", "FunctionExecutor"]),
+        ("nowhere:Order", ["no module 'nowhere'"]),
+    ],
+)
+def test_a_checkpoint_type_that_cannot_be_had(run: Run, tmp_path: Path, name: str, words: list[str]) -> None:
+    line = run("--checkpoint-type", name, target="flows_more:forgetful").one_line(1)
+    assert line.startswith(f"--checkpoint-type {name}: ")
+    for word in words:
+        assert word in line
+    assert not (tmp_path / "state").exists(), "nothing was made for it"
+
+
+@pytest.mark.parametrize("how", ["option", "variable", "not"])
+def test_a_checkpoint_type(servers: Any, how: str) -> None:
+    """Without it, the first question fails, and what it says to its caller says what to do."""
+    names = "lab:Obedient", "flows_more:Unregistered"
+    options = [part for name in names for part in ("--checkpoint-type", name)] if how == "option" else []
+    variables = {"AFACTORS_CHECKPOINT_TYPE": ", ".join(names)} if how == "variable" else {}
+    client = servers.command(*options, target="flows_more:forgetful", environment=variables).client()
+    if how == "not":
+        with pytest.raises(openai.InternalServerError) as caught:
+            client.responses.create(model="m", input="disk")
+        assert caught.value.code == "checkpoint_refused"
+        assert "flows_more:Unregistered" in caught.value.message
+        assert "checkpoint_types" in caught.value.message
+        return
+    asked = client.responses.create(model="m", input="disk")
+    output = {"type": "function_call_output", "call_id": asked.output[0].call_id, "output": "true"}
+    answer = client.responses.create(model="m", input=[output], previous_response_id=asked.id)
+    assert answer.output_text == "disk: True"
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("flows_more:make_slowly", "Hello!"),
+        ("flows_more:make_functional", "heard: Hello!"),
+        ("flows_more:typed", "1 of text"),
+    ],
+)
+def test_what_to_try_of_a_workflow(servers: Any, until: Any, tmp_path: Path, target: str, said: str) -> None:
+    """The first call that it prints works as it stands, whatever the workflow takes."""
+    folder = str(tmp_path / "state")
+    types = {"AFACTORS_CHECKPOINT_TYPE": "flows_more:Order"}
+    server = servers._start(["-m", "afactors", target, "--port", "0", "--state-dir", folder], types)
+    until(lambda: "Ctrl-C" in server.stdout, "it says how to stop it")
+    assert server.stdout.startswith(f"afactors 0.1.0 serves {target}\n")
+    call = server.stdout[server.stdout.index("curl") : server.stdout.index("python -m afactors chat")].strip()
+    reply = json.loads(subprocess.run(["bash", "-c", call], capture_output=True, text=True, timeout=60).stdout)
+    assert reply["status"] == "completed"
+    assert [item["content"][0]["text"] for item in reply["output"]] == [said]
+    assert "request_info" in server.stdout
+    server.signal(signal.SIGINT)
+    assert server.wait() == 0
 
 
 def test_a_model_without_what_it_needs(run: Run) -> None:
@@ -170,6 +234,7 @@ def said(code: int, capsys: pytest.CaptureFixture[str]) -> str:
         (["--turn-timeout", "nan"], ["--turn-timeout"]),
         (["--map-size", "big"], ["--map-size", "64G"]),
         (["--log-level", "loud"], ["--log-level", "warning"]),
+        (["--checkpoint-type", "Order"], ["--checkpoint-type", "module:Class"]),
     ],
 )
 def test_an_option_that_cannot_be_understood(

@@ -8,7 +8,16 @@ import openai
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-TESTED = {"embed_quart.py", "no_http.py", "openai_client.py", "stand_alone.py"}
+TESTED = {
+    "approval_client.py",
+    "approval_workflow.py",
+    "embed_quart.py",
+    "no_http.py",
+    "one_person.py",
+    "openai_client.py",
+    "stand_alone.py",
+    "tool_approval.py",
+}
 
 
 def example(name: str) -> str:
@@ -77,3 +86,65 @@ def test_openai_client(start: Any, demo: Any) -> None:
         "with its output: weather says: Rain.",
         "error: 400 previous_response_not_found",
     ]
+
+
+def test_a_workflow_that_asks(start: Any, tmp_path: Path) -> None:
+    serve = ["-m", "afactors", "examples.approval_workflow:make_desk", "--port", "0"]
+    server = start(*serve, folder=tmp_path)
+    told = [
+        "refund order-6 20: Paid 20 for order-6; 20 in all.",
+        "request_info: {'order': 'order-7', 'amount': 120}, to be answered by a boolean",
+        "error: 409 question_open",
+    ]
+    url = f"{server.address}/v1"
+    assert start(example("approval_client.py"), "yes", url).ended().splitlines() == [
+        *told,
+        "true: Paid 120 for order-7; 140 in all.",
+        "refund order-8 5: Paid 5 for order-8; 145 in all.",
+    ]
+    assert start(example("approval_client.py"), "no", url).ended().splitlines() == [
+        *told,
+        "false: No refund for order-7.",
+        "refund order-8 5: Paid 5 for order-8; 25 in all.",
+    ]
+    with openai.OpenAI(base_url=url, api_key="none", timeout=60) as client:
+        asked = client.responses.create(model="any", input="refund order-9 90")
+    server.kill()
+    again = start(*serve, folder=tmp_path)
+    with openai.OpenAI(base_url=f"{again.address}/v1", api_key="none", timeout=60) as client:
+        output: Any = {"type": "function_call_output", "call_id": asked.output[0].call_id, "output": "true"}
+        answer = client.responses.create(model="any", previous_response_id=asked.id, input=[output])
+    assert answer.output_text == "Paid 90 for order-9; 90 in all."
+    again.stop()
+
+
+def test_a_tool_that_must_be_approved(start: Any, tmp_path: Path) -> None:
+    def run(*arguments: str) -> list[str]:
+        lines: list[str] = start(example("tool_approval.py"), *arguments, folder=tmp_path).ended().splitlines()
+        return lines
+
+    waits = "delete_note {'number': 7} waits for a yes or no"
+    assert run() == [waits]
+    assert run("yes") == [waits, "  (the tool runs: note 7 is gone)", "Deleted note 7."]
+    assert run("yes") == ["nothing waits"]
+    assert run() == [waits]
+    assert len(run("no")) == 2
+    assert run("yes") == ["nothing waits"]
+
+
+def test_one_person(start: Any, tmp_path: Path) -> None:
+    told = [
+        "My name is Ada. Nice to meet you, Ada. I will remember your name.",
+        "How many messages did I send? With this one, you have sent me 2 messages.",
+        "What is my name? Your name is Ada.",
+        "What is my name, again? You have not told me your name yet.",
+        "What did I say first? This is the first thing you have said to me.",
+        "How many messages did I send? With this one, you have sent me 3 messages.",
+        "sessions: 2",
+        "exported: ada",
+        "erased: True sessions: 0",
+        "imported, sessions: 2",
+        "How many messages did I send? With this one, you have sent me 2 messages.",
+    ]
+    for _ in range(2):
+        assert start(example("one_person.py"), folder=tmp_path).ended().splitlines() == told

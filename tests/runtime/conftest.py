@@ -13,6 +13,7 @@ import trio
 from agent_framework import AgentResponse, AgentResponseUpdate, AgentSession, Content, Message
 
 from afactors import Runtime
+from afactors.agents import AgentTarget
 from afactors.bridge import BridgeStatistics
 from afactors.history import Point
 from afactors.runs import Record, Reference
@@ -39,8 +40,8 @@ def messages_in(session: AgentSession) -> list[Message]:
     return messages
 
 
-class FakeTarget:
-    """What `Target` is to an actor, run by trio itself.
+class FakeTarget(AgentTarget):
+    """What an agent is to an actor, run by trio itself.
 
     It answers with every user text of its history, so that an answer tells what the turn remembered. `hold(text)`
     stops the turn of that text until the event is set, `hold_word(word)` every stream before that word;
@@ -48,7 +49,7 @@ class FakeTarget:
     """
 
     name = "fake"
-    agent = "the agent itself"
+    hosted = "the agent itself"
 
     def __init__(self) -> None:
         self.on: dict[str, Behaviour] = {}
@@ -71,8 +72,9 @@ class FakeTarget:
     def began(self, text: str) -> trio.Event:
         return self._began.setdefault(text, trio.Event())
 
-    def check(self, request: ChannelRequest) -> None:
+    def check(self, request: ChannelRequest) -> ChannelRequest:
         self.refuse(request)
+        return request
 
     async def make_session(self, session_id: str) -> AgentSession:
         await trio.lowlevel.checkpoint()
@@ -101,6 +103,9 @@ class FakeTarget:
         answer = Message("assistant", [own or " ".join(message.text for message in history if message.role == "user")])
         history.append(answer)
         return answer
+
+    async def in_trio(self, call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        return await call(*args)
 
     async def remember(self, session: AgentSession, messages: Sequence[Message]) -> None:
         messages_in(session).extend(messages)
@@ -318,8 +323,7 @@ class House:
         """What a name leads to, if it leads to a point."""
         found = await self.store.find(name)
         assert found is not None, "no such name"
-        point = Reference.decode(found.value).point
-        return Point.decode(point) if point is not None else None
+        return Reference.decode(found.value).reached(name)
 
     @staticmethod
     def said(messages: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -353,7 +357,7 @@ def house(monkeypatch: pytest.MonkeyPatch, target: FakeTarget, store: FaultyStor
     house = House(target, store)
 
     @asynccontextmanager
-    async def open_target(_bridge: Any, _source: Any) -> AsyncIterator[FakeTarget]:
+    async def open_target(_bridge: Any, _source: Any, **_options: Any) -> AsyncIterator[FakeTarget]:
         yield house.target
 
     module = sys.modules["afactors.opening"]

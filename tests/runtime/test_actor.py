@@ -3,6 +3,7 @@
 Whole runtimes, but for the target and the thread that it would run in (see ``conftest``): the clock jumps.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import trio
 import trio.testing
 from agent_framework import AgentSession
 
+from afactors.history import Point
 from afactors.runs import Reference
 from afactors_channels import (
     ChannelIdentity,
@@ -166,7 +168,9 @@ async def test_a_turn_is_one_commit(autojump_clock: Clock, house: House):
     (commit,) = house.store.commits
     assert [run.run_id for run in commit.runs] == [result.run_id]
     assert set(commit.names) == {"p1"}
-    assert list(commit.put.values()) == [Reference.decode(value).point for value in commit.names.values()]
+    points = [Point.decode(document) for document in commit.put.values()]
+    named = [Reference.decode(value).reached(name) for name, value in commit.names.items()]
+    assert [replace(point, tails={}) for point in points] == named
     assert [len(append.rows) for append in commit.append] == [2]
 
 

@@ -80,6 +80,7 @@ def test_every_option_has_a_twin(served: Any):
         "AFACTORS_IDLE_TIMEOUT": "3",
         "AFACTORS_DRAIN_TIMEOUT": "4",
         "AFACTORS_TURN_TIMEOUT": "5",
+        "AFACTORS_CHECKPOINT_TYPE": "a:B, c:D",
         "AFACTORS_LOG_LEVEL": "INFO",
         "AFACTORS_JSON_LOGS": "1",
     }
@@ -99,6 +100,7 @@ def test_every_option_has_a_twin(served: Any):
         "idle_timeout": 3.0,
         "drain_timeout": 4.0,
         "turn_timeout": 5.0,
+        "checkpoint_type": ("a:B", "c:D"),
         "log_level": "info",
         "json_logs": True,
     }
@@ -131,6 +133,8 @@ def test_every_default_can_be_parsed(options: tuple[Option, ...]):
         ([], {"AFACTORS_PROT": "81"}, "unknown environment variable AFACTORS_PROT; did you mean AFACTORS_PORT?"),
         (["chat"], {"AFACTORS_URI": "x"}, "did you mean AFACTORS_URL?"),
         (["--log-level", "loud"], {}, "--log-level: 'loud' is none of debug, info, warning, error"),
+        (["--checkpoint-type", "Order"], {}, "--checkpoint-type: 'Order' is not module:Class, for example"),
+        ([], {"AFACTORS_CHECKPOINT_TYPE": "a:B,"}, "AFACTORS_CHECKPOINT_TYPE: '' is not module:Class"),
         (["serve", "a:b", "--model", "m"], {}, "give a TARGET or --model, not both"),
     ],
 )

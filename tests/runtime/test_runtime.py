@@ -572,7 +572,7 @@ class Echo(Executor):
         (lambda: None, "got NoneType"),
         ("an agent, by name", "got str"),
         (lambda: Agent, "did not start|got"),
-        (lambda: WorkflowBuilder(start_executor=Echo(id="echo")).build(), "workflows cannot be hosted"),
+        (lambda: WorkflowBuilder(start_executor=Agent(Scripted(), name="a")).build().as_agent(), "one state for all"),
     ],
     ids=["number", "nothing", "text", "class", "workflow"],
 )
@@ -817,7 +817,7 @@ async def test_an_app_whose_runtime_cannot_open_tells_the_server_why():
         assert sent == [
             {
                 "type": "lifespan.startup.failed",
-                "message": "expected an agent (something with run() and create_session()), got int",
+                "message": "expected an agent (something with run() and create_session()) or a workflow, got int",
             }
         ]
 

@@ -35,6 +35,7 @@ COMMITS = st.builds(
     delete=st.lists(NAMES, max_size=1),
     append=st.lists(st.builds(Append, st.just(1), st.integers(0, 3), st.lists(BODIES, max_size=3)), max_size=2),
     drop_logs=st.lists(st.just(1), max_size=1),
+    trim=st.dictionaries(st.just(1), st.integers(0, 4), max_size=1),
     expire_logs=st.dictionaries(st.just(1), EXPIRIES, max_size=1),
     consume=st.lists(NAMES, max_size=1),
     letters=st.lists(st.builds(NewLetter, NAMES, BODIES), max_size=2),
@@ -105,6 +106,7 @@ class History:
             seen += [claim.key, claim.version, claim.documents, claim.letters, len(claim.incarnation)]
             seen += [await store.letters(claim), await store.runs(key), await store.list_documents(claim)]
             seen += [await store.names(claim), await store.log_length(claim, 1), await store.read_log(claim, 1, 0, 99)]
+            seen += [await store.read_log(claim, 1, 2, 99)]
         return seen
 
 

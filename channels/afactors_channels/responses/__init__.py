@@ -12,12 +12,14 @@ What comes in:
 * `settings`: settings of a request that are more than one plain value.
 * `parse`: a request's body, validated.
 * `listing`: queries, and pages of a list.
-* `conversations`: what is asked of conversations, and how they are shown.
 
 What goes out:
 
 * `parts`: how each kind of text in the output is spelt.
+* `conversations`: what is asked of conversations, and how they are shown.
 * `drafts`: output items that are not finished yet.
+* `emission`: output items in their order, and the numbered events about them.
+* `calls`: function calls and the approvals that are asked for them, as output items.
 * `output`: the framework's updates as output items and the events that announce them.
 * `presentation`: what must be kept of a request to show its response again, and a response without output.
 * `render`: a finished response as a whole, and the response object of a run in whatever state.

@@ -52,8 +52,10 @@ _ANSWER_ITEMS: dict[str, Schema] = {
             "id": TEXT,
             "status": _ITEM_STATUS,
             "role": word("assistant"),
+            "phase": word("commentary", "final_answer"),
             "content": array(any_of(ref("OutputText"), ref("Refusal"))),
         },
+        ["phase"],
     ),
     "Reasoning": told_kind(
         "reasoning",
@@ -69,6 +71,9 @@ _ANSWER_ITEMS: dict[str, Schema] = {
     "FunctionCall": told_kind(
         "function_call",
         {"id": TEXT, "call_id": TEXT, "name": TEXT, "arguments": TEXT, "status": _ITEM_STATUS},
+    ),
+    "ApprovalRequest": told_kind(
+        "mcp_approval_request", {"id": TEXT, "server_label": TEXT, "name": TEXT, "arguments": TEXT}
     ),
     "ImageGenerationCall": told_kind(
         "image_generation_call", {"id": TEXT, "status": _ITEM_STATUS, "result": or_null(TEXT)}
@@ -99,6 +104,12 @@ _LISTED_ITEMS: dict[str, Schema] = {
     "ListedFunctionCall": _listed("function_call", {"call_id": TEXT, "name": TEXT, "arguments": TEXT}),
     "ListedFunctionCallOutput": _listed(
         "function_call_output", {"call_id": TEXT, "output": any_of(TEXT, array(_A_LISTED_PART))}
+    ),
+    "ListedApprovalRequest": repeated(
+        {"type": word("mcp_approval_request"), "id": TEXT, "server_label": TEXT, "name": TEXT, "arguments": TEXT}
+    ),
+    "ListedApprovalResponse": repeated(
+        {"type": word("mcp_approval_response"), "id": TEXT, "approval_request_id": TEXT, "approve": BOOLEAN}
     ),
     "ListedImageGenerationCall": _listed("image_generation_call", {"result": TEXT}),
 }
@@ -165,6 +176,12 @@ _RESPONSE = told(
         "prompt_cache_key": or_null(TEXT),
         "user": or_null(TEXT),
     }
+)
+_WAITING = any_of(
+    *(
+        told_kind(kind, {"id": TEXT, "name": TEXT, "arguments": TEXT, "asked_at": _TIME, "expires_at": or_null(_TIME)})
+        for kind in ("mcp_approval_request", "function_call")
+    )
 )
 _IN_ITEM: Schema = {"item_id": TEXT, "output_index": COUNT}
 _IN_CONTENT: Schema = {**_IN_ITEM, "content_index": COUNT}
@@ -245,7 +262,11 @@ ANSWERS: dict[str, Schema] = {
             "object": word("conversation"),
             "created_at": _TIME,
             "metadata": _LABELS,
-        }
+            "waiting": array(
+                _WAITING, description="What waits for an answer: an extension; absent if there is nothing."
+            ),
+        },
+        ["waiting"],
     ),
     "DeletedConversation": _deleted("conversation.deleted"),
     "Error": told({"error": told({"message": TEXT, "type": TEXT, "param": or_null(TEXT), "code": or_null(TEXT)})}),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
+
+from afactors_channels.outcomes import Question
 
 from .fields import array, mapping, refuse, required
 from .items import SerializedMessage, parse_input
+from .parts import json_text
 from .settings import check_metadata
 
 MAX_ITEMS = 20
@@ -67,13 +71,33 @@ def _messages(items: Any) -> list[SerializedMessage]:
     return parse_input(_few_items(items, "items"), "items")
 
 
-def render_conversation(conversation_id: str, *, created_at: int, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """A conversation as the protocol has it; deleting one of its items answers with it, too."""
-    return {
+def render_conversation(
+    conversation_id: str, *, created_at: int, metadata: Mapping[str, str], questions: Sequence[Question] = ()
+) -> dict[str, Any]:
+    """A conversation as the protocol has it; deleting one of its items answers with it, too.
+
+    What waits for an answer is an extension: ``waiting``, which is there only if something does.
+    """
+    conversation: dict[str, Any] = {
         "id": conversation_id,
         "object": "conversation",
         "created_at": created_at,
         "metadata": dict(metadata),
+    }
+    if questions:
+        conversation["waiting"] = [_waiting(question) for question in questions]
+    return conversation
+
+
+def _waiting(question: Question) -> dict[str, Any]:
+    """A question, by the type of the item that asked it; `id` is what the answer names."""
+    return {
+        "type": "mcp_approval_request" if question.kind == "approval" else "function_call",
+        "id": question.question_id,
+        "name": question.name,
+        "arguments": json_text({} if question.arguments is None else question.arguments),
+        "asked_at": int(question.asked),
+        "expires_at": int(question.expires) if isfinite(question.expires) else None,
     }
 
 

@@ -58,8 +58,8 @@ async def add_items(exchange: Exchange) -> None:
     include = parse_include(exchange.query)
     messages = parse_added(await exchange.body())
     session = await exchange.context.edit_session(_about(exchange, name), SessionEdit(append=messages))
-    before = history_items(session.messages[: -len(messages)])
-    await exchange.answer.json(list_of(history_items(session.messages, include=include)[len(before) :]))
+    begin = len(session.messages) - len(messages)
+    await exchange.answer.json(list_of(history_items(session.messages, include=include, begin=begin)))
 
 
 async def fetch_item(exchange: Exchange) -> None:
@@ -97,7 +97,9 @@ def _about(exchange: Exchange, name: str) -> ChannelRequest:
 
 
 def _shown(name: str, session: HostedSession) -> dict[str, Any]:
-    return render_conversation(name, created_at=int(session.created), metadata=session.labels)
+    return render_conversation(
+        name, created_at=int(session.created), metadata=session.labels, questions=session.questions
+    )
 
 
 def _no_item() -> NotFound:

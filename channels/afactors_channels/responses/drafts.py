@@ -59,7 +59,7 @@ class PartDraft(Growing):
 class ItemDraft:
     """An open message or reasoning item."""
 
-    __slots__ = ("encrypted", "id", "lists", "part", "position", "source", "type")
+    __slots__ = ("encrypted", "id", "lists", "part", "phase", "position", "source", "type")
 
     def __init__(self, kind_of_item: str, name: str, position: int, source: str | None) -> None:
         self.type = kind_of_item
@@ -69,6 +69,7 @@ class ItemDraft:
         self.part: PartDraft | None = None
         self.lists: dict[str, list[dict[str, Any]]] = {"content": []}
         self.encrypted: str | None = None
+        self.phase: str | None = None  # of a message
         if kind_of_item == "reasoning":
             self.lists = {"summary": [], "content": []}
 
@@ -77,6 +78,8 @@ class ItemDraft:
         head: dict[str, Any] = {"type": self.type, "id": self.id, "status": status}
         if self.type == "message":
             head["role"] = "assistant"
+        if self.phase is not None:
+            head["phase"] = self.phase
         if self.encrypted is not None:
             head["encrypted_content"] = self.encrypted
         return {**head, **{name: list(parts) for name, parts in self.lists.items()}}

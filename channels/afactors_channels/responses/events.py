@@ -15,7 +15,8 @@ from typing import Any
 
 from agent_framework import AgentResponse, AgentResponseUpdate
 
-from .output import Event, OutputBuilder
+from .emission import Event
+from .output import OutputBuilder
 from .presentation import Status
 from .render import end_status, failed, finished
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..asgi import ClientGone, Headers, header, read_body, request_id, send_whole
 from ..contract import ChannelContext, Receive, Scope, Send
 from ..credentials import Credentials
-from ..errors import BadRequest, Conflicting, HostError, NotFound
+from ..errors import BadRequest, Conflicting, HostError, NotFound, TargetFailed, Unprocessable
 from ..requests import ChannelRequest, ChannelSession, IsolationKeys
 from .errors import error_body, error_headers
 from .fields import identifier
@@ -229,6 +229,11 @@ def _error_event(error: HostError, number: int) -> bytes:
     return encode_event(event)
 
 
+def _about(kind: type[HostError], field: str | None, message: str = "") -> Callable[[HostError], HostError]:
+    """The same error, about another field; in the runtime's words if we have no other."""
+    return lambda error: kind(message or error.message, field=field, code=error.code)
+
+
 # The runtime speaks of runs, sessions and points; this protocol has other names for them.
 _OUR_WORDS: Mapping[str, Callable[[HostError], HostError]] = {
     "point_not_found": lambda _: BadRequest(
@@ -252,6 +257,17 @@ _OUR_WORDS: Mapping[str, Callable[[HostError], HostError]] = {
     "result_expired": lambda _: NotFound(
         "The response was completed, and its output is no longer kept.", field="response_id", code="result_expired"
     ),
+    "question_not_found": _about(BadRequest, "input", "Nothing with this id waits for an answer here."),
+    "question_answered": _about(Conflicting, "input", "This was answered before."),
+    "question_expired": _about(Conflicting, "input", "It is too late to answer this."),
+    "question_open": _about(Conflicting, "input"),
+    "invalid_answer": _about(Unprocessable, "input"),
+    "mixed_input": _about(Unprocessable, "input"),
+    "invalid_payload": _about(Unprocessable, "input"),
+    "not_the_head": _about(
+        Conflicting, "previous_response_id", "This conversation has moved on: continue from its last response."
+    ),
+    "checkpoint_refused": _about(TargetFailed, None),
 }
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from .contents import MAX_DATA, Content, base64_data, leftovers, parse_contents, text_content
-from .fields import array_of_anything, choice, function_name, identifier, mapping, refuse, required, string
+from .fields import array_of_anything, boolean, choice, function_name, identifier, mapping, refuse, required, string
 
 SerializedMessage: TypeAlias = dict[str, Any]
 
@@ -22,6 +22,7 @@ SerializedMessage: TypeAlias = dict[str, Any]
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 
 _text = string()
+_label = string(256, 1)
 _role = choice(*_ROLES)
 _image_format = choice("png", "webp", "jpeg", "gif", "svg")
 
@@ -114,6 +115,42 @@ def _function_call_output(item: Mapping[str, Any], path: str) -> _Item:
     return _Item("tool", [content], joins=True)
 
 
+def _approval_request(item: Mapping[str, Any], path: str) -> _Item:
+    """A call that waits to be approved, from a client that repeats what it was told."""
+    request_id = identifier(required(item, "id", path), f"{path}.id")
+    call = {
+        "type": "function_call",
+        "call_id": request_id,  # the protocol's item has no other
+        "name": identifier(required(item, "name", path), f"{path}.name"),
+        "arguments": _text(required(item, "arguments", path), f"{path}.arguments"),
+        "hosted": False,
+        "additional_properties": {},
+    }
+    if (label := item.get("server_label")) is not None:
+        _label(label, f"{path}.server_label")
+    content = {
+        "type": "function_approval_request",
+        "id": request_id,
+        "user_input_request": True,
+        "function_call": call,
+        "additional_properties": leftovers(item, _APPROVAL_REQUEST_MEMBERS),
+    }
+    return _Item("assistant", [content], joins=True)
+
+
+def _approval_response(item: Mapping[str, Any], path: str) -> _Item:
+    """An answer to such a call. Which call it is the runtime knows."""
+    if (reason := item.get("reason")) is not None:
+        _text(reason, f"{path}.reason")
+    content = {
+        "type": "function_approval_response",
+        "id": identifier(required(item, "approval_request_id", path), f"{path}.approval_request_id"),
+        "approved": boolean(required(item, "approve", path), f"{path}.approve"),
+        "additional_properties": _with_id(item, path, leftovers(item, _APPROVAL_RESPONSE_MEMBERS)),
+    }
+    return _Item("user", [content])
+
+
 def _reasoning(item: Mapping[str, Any], path: str) -> _Item:
     encrypted = item.get("encrypted_content")
     shared: Content = {"type": "text_reasoning"}
@@ -160,6 +197,8 @@ _ITEMS: dict[str, Callable[[Mapping[str, Any], str], _Item]] = {
     "message": _message,
     "function_call": _function_call,
     "function_call_output": _function_call_output,
+    "mcp_approval_request": _approval_request,
+    "mcp_approval_response": _approval_response,
     "reasoning": _reasoning,
     "image_generation_call": _image_generation_call,
     "item_reference": _item_reference,
@@ -167,6 +206,9 @@ _ITEMS: dict[str, Callable[[Mapping[str, Any], str], _Item]] = {
 _MESSAGE_MEMBERS = frozenset({"type", "role", "content", "id", "status"})
 _CALL_MEMBERS = frozenset({"type", "call_id", "name", "arguments", "id", "status"})
 _OUTPUT_MEMBERS = frozenset({"type", "call_id", "output", "id", "status"})
+# What they leave, a label or a reason, is kept beside, and shown again.
+_APPROVAL_REQUEST_MEMBERS = frozenset({"type", "id", "name", "arguments", "status"})
+_APPROVAL_RESPONSE_MEMBERS = frozenset({"type", "id", "approval_request_id", "approve", "status"})
 _IMAGE_MEMBERS = frozenset({"type", "id", "result", "status"})
 _REASONING_MEMBERS = frozenset({"type", "id", "summary", "content", "encrypted_content", "status"})
 _REASONING_TEXTS: tuple[tuple[str, str, dict[str, Any]], ...] = (

@@ -15,27 +15,33 @@ The rules:
    contradicts what was sent, the item ends as incomplete, and another one has the replacement.
 5. A finished item is what its events said, to the letter: deltas put together are the done event's text, and
    that is the item's.
-6. Images become `image_generation_call` items (the protocol's only image in an output); any other data or
-   address is text, in a part of its own. Contents that the protocol has no word for (hosted tools, approvals)
-   are left out.
-7. What OpenAI shows only to those who ask for it (`include`), the encrypted content of a reasoning and the log
+6. A call that needs an approval first is shown as the request for it and as nothing else: a client would execute the
+   call.
+7. Messages that are only intermediate are commentary (`phase`). Once there was commentary, the other messages are the
+   final answer; one that was announced before has no phase, as nobody knew then.
+8. Images become `image_generation_call` items (the protocol's only image in an output); any other data or
+   address is text, in a part of its own. Contents that the protocol has no word for (hosted tools) are left
+   out.
+9. What OpenAI shows only to those who ask for it (`include`), the encrypted content of a reasoning and the log
    probabilities of a text, is shown here only to them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent_framework import AgentResponseUpdate, Content, Message, UsageDetails, add_usage_details
 
+from afactors_channels.workflows import INTERMEDIATE
+
+from .calls import Calls
 from .drafts import CallDraft, ItemDraft, PartDraft
-from .ids import item_id
+from .emission import Emission, Event
 from .parts import (
     TEXT,
     PartKind,
     image_data,
-    json_text,
     part_object,
     reasoning_kind,
     text_kind,
@@ -44,10 +50,17 @@ from .parts import (
 )
 from .settings import ENCRYPTED, LOGPROBS
 
-Event = dict[str, Any]
-
 # A target may hand on what others said (a workflow does); a response has only what the assistant says.
 _UNSPOKEN = frozenset({"user", "system", "developer", "tool"})
+
+
+class _Source(NamedTuple):
+    """Which message of the framework something is from."""
+
+    role: str | None = None
+    author: str | None = None
+    message_id: str | None = None
+    intermediate: bool = False
 
 
 class OutputBuilder:
@@ -61,7 +74,6 @@ class OutputBuilder:
         announce: Whether there are events at all.
 
     Attributes:
-        output: The items so far; those still open are as they were when they opened.
         usage: What the updates said about usage, or None.
         finish_reason: The last that the updates gave, or None.
     """
@@ -75,42 +87,37 @@ class OutputBuilder:
         include: Collection[str] = (),
         announce: bool = True,
     ) -> None:
-        self.output: list[dict[str, Any]] = []
         self.usage: UsageDetails | None = None
         self.finish_reason: str | None = None
-        self._response_id = response_id
-        self._client_tools = client_tools
-        self._sequence = first_sequence
-        self._announces = announce
+        self._emission = Emission(response_id, first_sequence, announces=announce)
+        self._calls = Calls(self._emission, client_tools, self._close_item)
         self._encrypted = ENCRYPTED in include
         self._logprobs = LOGPROBS in include
-        self._events: list[Event] = []
         self._item: ItemDraft | None = None
-        self._calls: dict[str, CallDraft] = {}
-        self._shown: list[CallDraft] = []  # those that are open
-        self._last_call: CallDraft | None = None
-        self._message: tuple[str | None, str | None, str | None] = (None, None, None)
+        self._source = _Source()
+        self._commented = False  # whether there was commentary
+
+    @property
+    def output(self) -> list[dict[str, Any]]:
+        """The items so far; those still open are as they were when they opened."""
+        return self._emission.output
 
     def take_events(self) -> list[Event]:
         """The events since the last time, in order."""
-        events, self._events = self._events, []
-        return events
+        return self._emission.take_events()
 
     def emit(self, event: Event) -> None:
         """Number an event and add it."""
-        if not self._announces:
-            return
-        event["sequence_number"] = self._sequence
-        self._sequence += 1
-        self._events.append(event)
+        self._emission.emit(event)
 
     def take_back(self) -> None:
         """Let the next event have the last one's number."""
-        self._sequence -= 1
+        self._emission.take_back()
 
     def feed(self, update: AgentResponseUpdate) -> None:
         """Take in one update."""
-        if (source := (update.role, update.author_name, update.message_id)) != self._message:
+        source = _Source(update.role, update.author_name, update.message_id, _is_intermediate(update))
+        if source != self._source and any(source[:3]):
             self._follow(source)
         self._take(update.contents, update.role, update.merge_mode == "replace")
         if update.finish_reason is not None:
@@ -119,7 +126,7 @@ class OutputBuilder:
     def feed_message(self, message: Message) -> None:
         """Take in one message of a finished response."""
         self._close_item()
-        self._message = (message.role, message.author_name, message.message_id)
+        self._source = _Source(message.role, message.author_name, message.message_id, _is_intermediate(message))
         self._take(message.contents, message.role, False)
 
     def finish(self, status: str) -> list[dict[str, Any]]:
@@ -128,12 +135,12 @@ class OutputBuilder:
         Args:
             status: ``completed``, or ``incomplete`` for what was cut off.
         """
-        rest: list[ItemDraft | CallDraft] = [*self._shown]
+        rest: list[ItemDraft | CallDraft] = [*self._calls.shown]
         if self._item is not None:
             rest.append(self._item)
         for draft in sorted(rest, key=lambda draft: draft.position):
             if isinstance(draft, CallDraft):
-                self._close_call(draft, status)
+                self._calls.close(draft, status)
             else:
                 self._close_item(status)
         return self.output
@@ -141,22 +148,27 @@ class OutputBuilder:
     def _take(self, contents: Iterable[Content], role: str | None, replaces: bool) -> None:
         if role in _UNSPOKEN:
             contents = [content for content in contents if content.type in ("usage", "function_result")]
-        for content in contents:
+        for content in _without_approved(contents):
             handle = _HANDLERS.get(content.type)
             if handle is not None:
                 handle(self, content, replaces or content.merge_mode == "replace")
             elif content.type.endswith(("_call", "_result")):
                 self._close_item()
 
-    def _follow(self, source: tuple[str | None, str | None, str | None]) -> None:
+    def _follow(self, source: _Source) -> None:
         """Notice another message, by the framework's rule (`_process_update`): what is not given stays."""
-        pairs = list(zip(self._message, source, strict=True))
-        if any(old and new and old != new for old, new in pairs):
+        known = self._source
+        pairs = zip(known[:3], source[:3], strict=True)
+        if known.intermediate != source.intermediate or any(old and new and old != new for old, new in pairs):
             self._close_item()
-            self._message = source
+            self._source = source
         else:
-            old_role, old_author, old_id = self._message
-            self._message = (source[0] or old_role, source[1] or old_author, source[2] or old_id)
+            self._source = _Source(
+                source.role or known.role,
+                source.author or known.author,
+                source.message_id or known.message_id,
+                source.intermediate,
+            )
 
     def _on_text(self, content: Content, replaces: bool) -> None:
         properties = content.additional_properties
@@ -181,18 +193,14 @@ class OutputBuilder:
         if content.hosted or content.informational_only:
             self._close_item()
             return
-        call = self._call_of(content) or self._new_call(content)
-        call.name = call.name or content.name
-        waits = bool(content.user_input_request)
-        if call.position < 0 and call.name and (waits or call.name in self._client_tools):
-            self._show(call)
-        self._add_arguments(call, content.arguments, replaces)
-        if waits and call in self._shown:
-            self._close_call(call, "completed")
+        self._calls.add(content, replaces)
+
+    def _on_approval(self, content: Content, replaces: bool) -> None:
+        self._calls.ask(content, self._source.author)
 
     def _on_result(self, content: Content, replaces: bool) -> None:
         self._close_item()
-        self._calls.pop(content.call_id or "", None)
+        self._calls.answered(content.call_id)
 
     def _on_uri(self, content: Content, replaces: bool) -> None:
         uri = content.uri or ""
@@ -271,17 +279,26 @@ class OutputBuilder:
 
     def _open_item(self, kind: PartKind, source: str | None) -> ItemDraft:
         self._close_item()
-        self._close_complete_calls()
+        self._calls.close_complete()
         item = ItemDraft(kind.item, self._item_name(kind, source), len(self.output), source)
+        item.phase = self._phase(kind.item)
         self._item = item
-        self._announce(item.position, item.wire("in_progress"))
+        self._emission.announce(item.wire("in_progress"))
         return item
+
+    def _phase(self, kind_of_item: str) -> str | None:
+        if kind_of_item != "message":
+            return None
+        self._commented = self._commented or self._source.intermediate
+        if self._source.intermediate:
+            return "commentary"
+        return "final_answer" if self._commented else None
 
     def _item_name(self, kind: PartKind, source: str | None) -> str:
         """Ours; but a reasoning keeps the provider's id, to which OpenAI ties the encrypted content."""
         if source and source.startswith("rs_") and all(item["id"] != source for item in self.output):
             return source
-        return item_id(kind.prefix, self._response_id, len(self.output))
+        return self._emission.next_id(kind.prefix)
 
     def _open_part(self, item: ItemDraft, kind: PartKind) -> PartDraft:
         self._close_part(item)
@@ -306,7 +323,7 @@ class OutputBuilder:
         if item is not None:
             self._close_part(item)
             self._item = None
-            self._finish_item(item.position, item.wire(status))
+            self._emission.finish(item.position, item.wire(status))
 
     def _about_part(self, event: str, item: ItemDraft, part: PartDraft, rest: Mapping[str, Any]) -> None:
         self.emit(
@@ -319,105 +336,35 @@ class OutputBuilder:
             }
         )
 
-    def _announce(self, position: int, wire: dict[str, Any]) -> None:
-        self.output.append(wire)
-        self.emit({"type": "response.output_item.added", "output_index": position, "item": wire})
-
-    def _finish_item(self, position: int, wire: dict[str, Any]) -> None:
-        self.output[position] = wire
-        self.emit({"type": "response.output_item.done", "output_index": position, "item": wire})
-
-    def _call_of(self, content: Content) -> CallDraft | None:
-        """The call that a fragment belongs to; providers may name it on the first fragment only."""
-        if not content.call_id:
-            known = self._calls.get(content.id or "")
-            return known or (None if content.name else self._last_call)
-        call = self._calls.get(content.call_id)
-        if call is None or not _agree(call.name, content.name) or not _agree(call.occurrence, content.id):
-            return None  # some providers count calls per model turn, and use the same call id again
-        return call
-
-    def _new_call(self, content: Content) -> CallDraft:
-        self._close_item()
-        call = CallDraft(content.call_id or "", content.name, content.id)
-        for key in (content.call_id, content.id):
-            if key:
-                self._calls[key] = call
-        self._last_call = call
-        return call
-
-    def _show(self, call: CallDraft) -> None:
-        self._close_item()
-        self._close_complete_calls()
-        call.position = len(self.output)
-        call.id = item_id("fc", self._response_id, call.position)
-        self._announce(call.position, {**call.wire("in_progress"), "arguments": ""})
-        self._shown.append(call)
-        if call.text:
-            self._arguments_delta(call, call.text)
-
-    def _add_arguments(self, call: CallDraft, arguments: Any, replaces: bool) -> None:
-        if isinstance(arguments, Mapping):
-            call.whole.update(arguments)
-        elif arguments and (call.position < 0 or call in self._shown):
-            # Arguments that contradict those sent are dropped: a client may hold two calls of one id for an
-            # error.
-            new = call.add(arguments, replaces)
-            if new and call.position >= 0:
-                self._arguments_delta(call, new)
-
-    def _arguments_delta(self, call: CallDraft, delta: str) -> None:
-        self.emit(
-            {
-                "type": "response.function_call_arguments.delta",
-                "item_id": call.id,
-                "output_index": call.position,
-                "delta": delta,
-            }
-        )
-
-    def _close_complete_calls(self) -> None:
-        for call in [call for call in self._shown if call.complete]:
-            self._close_call(call, "completed")
-
-    def _close_call(self, call: CallDraft, status: str) -> None:
-        self._shown.remove(call)
-        if not call.chunks and (status == "completed" or call.whole):
-            # No arguments at all are an empty object: clients parse them.
-            whole = json_text(call.whole)
-            call.chunks.append(whole)
-            self._arguments_delta(call, whole)
-        if status != "completed" and call.complete:
-            status = "completed"
-        self.emit(
-            {
-                "type": "response.function_call_arguments.done",
-                "item_id": call.id,
-                "output_index": call.position,
-                "name": call.name,
-                "arguments": call.text,
-            }
-        )
-        self._finish_item(call.position, call.wire(status))
-
     def _add_image(self, data: str) -> None:
         self._close_item()
-        self._close_complete_calls()
-        position = len(self.output)
-        name = item_id("ig", self._response_id, position)
-        base = {"type": "image_generation_call", "id": name}
-        self._announce(position, {**base, "status": "in_progress", "result": None})
-        self._finish_item(position, {**base, "status": "completed", "result": data})
+        self._calls.close_complete()
+        wire = {"type": "image_generation_call", "id": self._emission.next_id("ig"), "status": "completed"}
+        self._emission.whole({**wire, "result": data}, status="in_progress", result=None)
 
 
-def _agree(known: str | None, given: str | None) -> bool:
-    return not known or not given or known == given
+def _is_intermediate(said: AgentResponseUpdate | Message) -> bool:
+    return bool(said.additional_properties and said.additional_properties.get(INTERMEDIATE))
+
+
+def _without_approved(contents: Iterable[Content]) -> list[Content]:
+    """Without the calls that need an approval first: the framework puts them before the request for it."""
+    contents = list(contents)
+    asked = {
+        content.function_call.call_id
+        for content in contents
+        if content.type == "function_approval_request" and content.function_call is not None
+    }
+    if not asked:
+        return contents
+    return [each for each in contents if each.type != "function_call" or each.call_id not in asked]
 
 
 _HANDLERS: dict[str, Callable[[OutputBuilder, Content, bool], None]] = {
     "text": OutputBuilder._on_text,
     "text_reasoning": OutputBuilder._on_reasoning,
     "function_call": OutputBuilder._on_call,
+    "function_approval_request": OutputBuilder._on_approval,
     "function_result": OutputBuilder._on_result,
     "data": OutputBuilder._on_uri,
     "uri": OutputBuilder._on_uri,

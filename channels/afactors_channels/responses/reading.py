@@ -26,7 +26,7 @@ async def cancel(exchange: Exchange) -> None:
     """`POST /responses/{response_id}/cancel`; again, the same answer."""
     token = exchange.parameter("response_id")
     run = await visible(exchange, token)
-    if not run.durable:
+    if not render_run(run, token)["background"]:
         raise BadRequest(
             "Only a response in the background can be cancelled; close the connection of any other.",
             field="response_id",

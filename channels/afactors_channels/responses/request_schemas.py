@@ -92,6 +92,16 @@ _REQUEST_ITEMS: dict[str, Schema] = {
     "InputFunctionCallOutput": asked_kind(
         "function_call_output", {"call_id": IDENTIFIER, "output": any_of(string(), array(_PARTS))}, _ITEM_ID
     ),
+    "InputApprovalRequest": asked_kind(
+        "mcp_approval_request",
+        {"id": IDENTIFIER, "name": IDENTIFIER, "arguments": string()},
+        {"server_label": string(256, 1)},
+    ),
+    "InputApprovalResponse": asked_kind(
+        "mcp_approval_response",
+        {"approval_request_id": IDENTIFIER, "approve": BOOLEAN},
+        {**_ITEM_ID, "reason": string()},
+    ),
     "InputReasoning": asked_kind(
         "reasoning",
         {},

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from afactors_channels.workflows import INTERMEDIATE
 
 from .ids import input_item_id
 from .parts import SUMMARY, json_text, part_object, reasoning_kind
@@ -38,8 +40,10 @@ def input_items(messages: Iterable[Stored], response_id: str, *, include: Collec
     """
     items: list[dict[str, Any]] = []
     taken: set[str] = set()
+    messages = list(messages)
+    answered = _answered(messages)
     for message in messages:
-        for draft in _drafts(message, include):
+        for draft in _drafts(message, include, answered):
             name = draft.own
             if name is None or name in taken:
                 name = input_item_id(draft.prefix, response_id, len(items))
@@ -48,17 +52,18 @@ def input_items(messages: Iterable[Stored], response_id: str, *, include: Collec
     return items
 
 
-def history_items(messages: Sequence[Stored], *, include: Collection[str] = ()) -> list[dict[str, Any]]:
+def history_items(messages: Sequence[Stored], *, include: Collection[str] = (), begin: int = 0) -> list[dict[str, Any]]:
     """A conversation's history, as items in their order.
 
     An item's id stays the same for as long as the item is there: it is derived from its message's id and its own
-    contents. Only a reasoning keeps its provider's id.
+    contents. Only a reasoning keeps its provider's id, and a request for approval the one by which it is answered.
 
     Args:
         messages: Of all roles, each with an id.
         include: What else the client wants in the items.
+        begin: Which message's items are the first that are wanted.
     """
-    return [draft.named(name) for _, draft, name in _history(messages, include)]
+    return [draft.named(name) for position, draft, name in _history(messages, include) if position >= begin]
 
 
 def item_place(messages: Sequence[Stored], item_id: str) -> tuple[str, list[int]] | None:
@@ -67,9 +72,11 @@ def item_place(messages: Sequence[Stored], item_id: str) -> tuple[str, list[int]
     Returns:
         None if there is no such item. All indexes if the message would show nothing without it.
     """
-    for message, draft, name in _history(messages, ()):
+    answered = _answered(messages)
+    for position, draft, name in _history(messages, ()):
+        message = messages[position]
         if name == item_id and message.get("message_id"):
-            alone = all(other.indexes == draft.indexes for other in _drafts(message, ()))
+            alone = all(other.indexes == draft.indexes for other in _drafts(message, (), answered))
             return message["message_id"], list(range(len(message["contents"]))) if alone else draft.indexes
     return None
 
@@ -92,27 +99,34 @@ class _Draft:
     own: str | None
     label: str
 
+    @property
+    def keeps_its_id(self) -> bool:
+        """Whether somebody knows it by the id that it has of its own."""
+        return self.prefix == "mcpr" or (self.prefix == "rs" and (self.own or "").startswith("rs_"))
+
     def named(self, name: str) -> dict[str, Any]:
         """The item."""
         return {"id": name, **self.item}
 
 
-def _history(messages: Sequence[Stored], include: Collection[str]) -> Iterator[tuple[Stored, _Draft, str]]:
+def _history(messages: Sequence[Stored], include: Collection[str]) -> Iterator[tuple[int, _Draft, str]]:
+    """Each item with its message's place and its id."""
     counts: Counter[tuple[str, ...]] = Counter()
     taken: set[str] = set()
     hidden = {content.get("call_id") for message in messages for content in message["contents"] if _is_hosted(content)}
+    answered = _answered(messages)
     for position, message in enumerate(messages):
         place = message.get("message_id") or f"#{position}"
-        for draft in _drafts(message, include):
+        for draft in _drafts(message, include, answered):
             name = draft.own
             if draft.prefix == "fco" and draft.item["call_id"] in hidden:
                 continue
-            if name is None or draft.prefix != "rs" or not name.startswith("rs_") or name in taken:
+            if name is None or not draft.keeps_its_id or name in taken:
                 key = (place, draft.prefix, draft.label)
                 name = f"{draft.prefix}_{_digest(*key, str(counts[key]))}"
                 counts[key] += 1
             taken.add(name)
-            yield message, draft, name
+            yield position, draft, name
 
 
 def _digest(*words: str) -> str:
@@ -124,10 +138,17 @@ def _digest(*words: str) -> str:
     return digest.hexdigest()
 
 
-def _drafts(message: Stored, include: Collection[str]) -> list[_Draft]:
+def _answered(messages: Iterable[Stored]) -> set[Any]:
+    """The calls that have their results."""
+    contents = (content for message in messages for content in message["contents"])
+    return {content.get("call_id") for content in contents if content["type"] == "function_result"}
+
+
+def _drafts(message: Stored, include: Collection[str], answered: Collection[Any]) -> list[_Draft]:
     """The items of one message."""
     drafts: list[_Draft] = []
     contents = message["contents"]
+    waiting = _waiting(contents, answered)
     for index, content in enumerate(contents):
         last = drafts[-1] if drafts and drafts[-1].indexes[-1] == index - 1 else None
         kind = content["type"]
@@ -136,10 +157,11 @@ def _drafts(message: Stored, include: Collection[str]) -> list[_Draft]:
                 last = _reasoning(content, include)
                 drafts.append(last)
             _add_reasoning(last, content, index)
-        elif kind == "function_call":
-            drafts += [] if _is_hosted(content) else [_call(content, index)]
-        elif kind == "function_result":
-            drafts.append(_result(content, index))
+        elif kind in _OF_ONE:
+            hidden = _is_hosted(content) or index in waiting.values()
+            drafts += [] if hidden else [_OF_ONE[kind](content, index)]
+        elif kind == "function_approval_request":
+            drafts.append(_approval_request(message, content, [*_place(waiting, content), index]))
         elif images := images_of(content) if message["role"] == "assistant" else []:
             drafts += [_made_image(content, data, index) for data in images]
         elif (part := part_of(content, message["role"], include)) is not None:
@@ -154,11 +176,29 @@ def _drafts(message: Stored, include: Collection[str]) -> list[_Draft]:
     return drafts if contents else [_message(message, {}, first=True)]
 
 
+def _waiting(contents: Sequence[Stored], answered: Collection[Any]) -> dict[Any, int]:
+    """Where the calls are that wait for an approval, and are nothing but what the request for it says."""
+    asked = {_call_id(content) for content in contents if content["type"] == "function_approval_request"}
+    asked.difference_update(answered, [None])
+    calls = {each.get("call_id"): index for index, each in enumerate(contents) if each["type"] == "function_call"}
+    return {call_id: index for call_id, index in calls.items() if call_id in asked}
+
+
+def _call_id(request: Stored) -> Any:
+    return (request.get("function_call") or {}).get("call_id")
+
+
+def _place(waiting: Mapping[Any, int], request: Stored) -> list[int]:
+    index = waiting.get(_call_id(request))
+    return [] if index is None else [index]
+
+
 def _message(message: Stored, part: Stored, *, first: bool) -> _Draft:
     """The first message item of a message has whatever else the message has."""
     more = leftovers_of(message)
     role = more.pop("role", None) or (message["role"] if message["role"] in _ROLES else "unknown")
-    item = {"type": "message", "role": role, "content": [], "status": "completed", **(more if first else {})}
+    phase = {"phase": "commentary"} if properties_of(message).get(INTERMEDIATE) else {}
+    item = {"type": "message", "role": role, "content": [], "status": "completed", **phase, **(more if first else {})}
     label = next((value for name in _LABELS if isinstance(value := part.get(name), str)), "")
     return _Draft("msg", item, [], message.get("message_id") if first else None, label[:_LABEL])
 
@@ -220,6 +260,36 @@ def _result(content: Stored, index: int) -> _Draft:
         "status": "completed",
     }
     return _of_one("fco", item, content, index, item["call_id"])
+
+
+def _approval_request(message: Stored, content: Stored, indexes: list[int]) -> _Draft:
+    call = content.get("function_call") or {}
+    arguments = call.get("arguments")
+    item = {
+        "type": "mcp_approval_request",
+        "server_label": call.get("server_name") or message.get("author_name") or "agent",
+        "name": call.get("name") or "",
+        "arguments": json_text({} if arguments is None else arguments),
+        **leftovers_of(content),
+    }
+    return _Draft("mcpr", item, indexes, content.get("id"), content.get("id") or "")
+
+
+def _approval_response(content: Stored, index: int) -> _Draft:
+    answered = content.get("id") or ""
+    item = {
+        "type": "mcp_approval_response",
+        "approval_request_id": answered,
+        "approve": bool(content.get("approved")),
+    }
+    return _of_one("mcpa", item, content, index, answered)
+
+
+_OF_ONE: Mapping[str, Callable[[Stored, int], _Draft]] = {
+    "function_call": _call,
+    "function_result": _result,
+    "function_approval_response": _approval_response,
+}
 
 
 def _made_image(content: Stored, data: str, index: int) -> _Draft:

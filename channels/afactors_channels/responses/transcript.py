@@ -10,8 +10,8 @@ from agent_framework import AgentResponse, AgentResponseUpdate
 from afactors_channels.outcomes import RunState
 from afactors_channels.requests import ChannelRequest
 
+from .emission import Event
 from .events import EventStream
-from .output import Event
 from .presentation import client_tools, included, skeleton
 from .render import render_output
 from .sse import encode_event

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from afactors_channels import Conflicting, NotFound, Overloaded
+from afactors_channels import Conflicting, HostedSession, NotFound, Overloaded, Question
 
 UNKNOWN = (404, "conversation_id", "conversation_not_found")
 NO_ITEM = (404, "item_id", "item_not_found")
@@ -63,6 +63,32 @@ async def test_a_conversation_from_its_beginning_to_its_end(site: Any):
     assert texts(await items_of(site, name)) == ["a", "b"]
     assert (await site.delete(path)).json == {"id": name, "object": "conversation.deleted", "deleted": True}
     assert (await site.get(path)).refused == UNKNOWN
+
+
+async def test_a_conversation_that_waits_says_for_what(site: Any):
+    asked = Question("r1", "input", "request_info", {"data": 1}, 1_700_000_000.5, 1_700_000_100.5)
+    site.context.sessions["", "c"] = HostedSession("c", 1_700_000_000.5, questions=[asked])
+    [waiting] = (await site.get("/conversations/c")).json["waiting"]
+    assert waiting == {
+        "type": "function_call",
+        "id": "r1",
+        "name": "request_info",
+        "arguments": '{"data": 1}',
+        "asked_at": 1_700_000_000,
+        "expires_at": 1_700_000_100,
+    }
+
+
+async def test_an_item_that_changes_how_others_are_shown(site: Any):
+    call = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
+    request = {"type": "function_approval_request", "id": "a1", "function_call": call}
+    asked = {"type": "message", "role": "assistant", "message_id": "m", "contents": [call, request]}
+    site.context.sessions["", "c"] = HostedSession("c", 1_700_000_000.5, messages=[asked])
+    assert [item["type"] for item in await items_of(site, "c")] == ["mcp_approval_request"]
+    added = {"type": "function_call_output", "call_id": "c1", "output": "x"}
+    client = await site.post("/conversations/c/items", {"items": [added]})
+    assert [item["type"] for item in client.json["data"]] == ["function_call_output"]
+    assert len(await items_of(site, "c")) == 3
 
 
 async def test_every_conversation_has_an_id_of_its_own(site: Any):

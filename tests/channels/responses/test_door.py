@@ -46,6 +46,20 @@ ERRORS = [
     (Overloaded("no", code="draining", status=503), 503, "server_error", "draining", None, {}),
     (StorageFull("no"), 507, "server_error", "storage_full", None, SHOULD_NOT),
     (TargetFailed("no"), 500, "server_error", "server_error", None, SHOULD_NOT),
+    *(
+        (kind("no", field="session", code=code), status, "invalid_request_error", code, param, headers)
+        for kind, status, code, param, headers in [
+            (BadRequest, 400, "question_not_found", "input", {}),
+            (Conflicting, 409, "question_answered", "input", SHOULD_NOT),
+            (Conflicting, 409, "question_expired", "input", SHOULD_NOT),
+            (Conflicting, 409, "question_open", "input", SHOULD_NOT),
+            (Unprocessable, 422, "invalid_answer", "input", {}),
+            (Unprocessable, 422, "mixed_input", "input", {}),
+            (Unprocessable, 422, "invalid_payload", "input", {}),
+            (Conflicting, 409, "not_the_head", "previous_response_id", SHOULD_NOT),
+        ]
+    ),
+    (TargetFailed("no", code="checkpoint_refused"), 500, "server_error", "checkpoint_refused", None, SHOULD_NOT),
     (
         NotFound("no", field="session.after", code="point_not_found"),
         400,

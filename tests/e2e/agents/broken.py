@@ -1,6 +1,6 @@
 """Things that somebody may try to host by mistake."""
 
-from agent_framework import WorkflowBuilder, WorkflowContext, executor
+from agent_framework import Message, WorkflowBuilder, WorkflowContext, executor
 
 
 def number_factory() -> int:
@@ -14,8 +14,9 @@ def failing_factory() -> object:
 
 
 @executor(id="step")
-async def step(message: str, context: WorkflowContext) -> None:
-    """The one step of a workflow."""
+async def step(message: str | list[Message], context: WorkflowContext) -> None:
+    """The one step of a workflow, which says nothing."""
 
 
 workflow = WorkflowBuilder(start_executor=step).build()
+workflow_as_agent = workflow.as_agent()
