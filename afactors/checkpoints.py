@@ -29,7 +29,7 @@ logger = logging.getLogger("afactors.checkpoints")
 
 VERSION = 1
 
-Write: TypeAlias = Callable[[Commit], Awaitable[None]]
+Write: TypeAlias = Callable[[Commit], Awaitable[object]]
 
 # What is told again if the turn goes on elsewhere, and what only tells where an executor began and ended.
 _TOLD = frozenset({"output", "intermediate", "data", "request_info"})

@@ -111,10 +111,11 @@ class Sessions:
                 if turn.request.session.after is None:
                     raise
                 raise NotFound("This point was deleted.", field="session.after", code="point_not_found") from exc
-        after = turn.request.session.after
-        if after is not None and not self._target.branches and session.live.point.head != after:
+        after, live = turn.request.session.after, session.live
+        assert live is not None  # noqa: S101 - it was just made
+        if after is not None and not self._target.branches and live.point.head != after:
             raise not_the_head()
-        return session.live
+        return live
 
     def _branch(self, turn: Turn, start: Point, left: Session) -> tuple[Session, Point]:
         """Move a turn that has begun to a session of its own, which begins at the turn's point."""

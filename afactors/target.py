@@ -33,7 +33,7 @@ class Desk:
     """
 
     publish: Callable[[Sequence[AgentResponseUpdate]], Awaitable[None]]
-    write: Callable[[Commit], Awaitable[None]]
+    write: Callable[[Commit], Awaitable[object]]
     read: ReadLog
 
 
@@ -94,19 +94,19 @@ class Target(Protocol):
         """Its name."""
         ...
 
-    def scope(self, session_id: str) -> str:
+    def scope(self, session_id: str, /) -> str:
         """What the ids of a session's questions are unique in."""
         ...
 
-    def check(self, request: ChannelRequest) -> ChannelRequest:
+    def check(self, request: ChannelRequest, /) -> ChannelRequest:
         """A request that it can take; raises BadRequest for any other."""
         ...
 
-    def documents(self, session_id: str) -> list[str]:
+    def documents(self, session_id: str, /) -> list[str]:
         """Names of what is read of a session beside its point."""
         ...
 
-    async def wake(self, point: Point, documents: Mapping[str, bytes], read: ReadLog) -> Any:
+    async def wake(self, point: Point, documents: Mapping[str, bytes], read: ReadLog, /) -> Any:
         """Bring a session into memory."""
         ...
 
@@ -118,7 +118,7 @@ class Target(Protocol):
         """Make a call in trio, from wherever the target runs."""
         ...
 
-    async def remember(self, session: AgentSession, messages: Sequence[Message]) -> None:
+    async def remember(self, session: AgentSession, messages: Sequence[Message], /) -> None:
         """Add messages to a session's history as if they had been said."""
         ...
 

@@ -240,9 +240,8 @@ class _Run:
                     yield event
         elif cold:
             await self._checkpoint(cursor)
-            async for _ in workflow.run(
-                checkpoint_id=cursor, checkpoint_storage=_Restoring(self._checkpoints, cursor), stream=True
-            ):
+            storage = cast("Any", _Restoring(self._checkpoints, cursor))
+            async for _ in workflow.run(checkpoint_id=cursor, checkpoint_storage=storage, stream=True):
                 pass
 
     async def _run(

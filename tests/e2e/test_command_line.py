@@ -73,7 +73,7 @@ def run(agents_folder: Path, environment: Any, tmp_path: Path) -> Run:
         ("broken:number_factory", ["expected an agent", "int"]),
         ("broken:workflow_as_agent", ["workflow as an agent", "give the workflow itself"]),
         ("flows_more:locked", ["cannot be copied", "give a function that builds a new one"]),
-        ("flows_more:alone", ["or a workflow", "FunctionExecutor"]),
+        ("flows_more:alone", ["an executor is a part of a workflow", "WorkflowBuilder"]),
         ("flows_more:make_nothing", ["WorkflowBuilder expected an Executor"]),
         ("needs_more:agent", ["'surely_not_installed'", "'needs_more'"]),
         ("broken_import:agent", ["'broken_import'", "RuntimeError", "no configuration"]),
