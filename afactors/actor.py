@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Protocol
 
 import trio
@@ -21,7 +22,7 @@ from afactors_store import Claim, Commit, StoreFull
 from .commits import suspected
 from .forgetting import forgotten, held_without, released
 from .history import Point
-from .overlap import POLICIES
+from .overlap import POLICIES, joins, policy_of, quiet_until, supersedes
 from .performing import Performer, Surroundings
 from .recovering import Recovery, collected, recovered
 from .runs import Record, Reference
@@ -70,6 +71,7 @@ class Actor:
         self._waiting: list[Turn] = []
         self._running: set[Turn] = set()
         self._accepting: set[Turn] = set()  # their letters are being written; they wait, too
+        self._listening: set[Turn] = set()  # for another message to join them
         self._sessions = Sessions(around.store, around.target)
         self._performer: Performer | None = None
         self._nursery: trio.Nursery | None = None
@@ -91,7 +93,12 @@ class Actor:
 
     def statistics(self) -> ActorStatistics:
         """The actor in figures, now."""
-        return ActorStatistics(self.key, len(self._waiting), len(self._running), self._sessions.live)
+        return ActorStatistics(self.key, self._letters, len(self._running), self._sessions.live)
+
+    @property
+    def _letters(self) -> int:
+        """How many wait, each of those that are one turn counted."""
+        return sum(len(turn.parts) for turn in self._waiting)
 
     # -- the mailbox
 
@@ -115,30 +122,61 @@ class Actor:
                 status=503,
                 retry_after=1.0,
             )
-        if len(self._waiting) >= self._around.limits.mailbox:
-            raise Overloaded(
-                f"This conversation has {self._around.limits.mailbox} messages waiting; try again later.",
-                code="mailbox_full",
-                retry_after=1.0,
-            )
-        interrupted: Sequence[Turn] = ()
         branches = self._around.target.branches and turn.request.session.after is not None
-        if start is not None and not branches:
-            interrupted = POLICIES[overlap](self._ahead(start.session_id))
+        turn.overlap = policy_of(turn, start, "enqueue" if branches else overlap)
+        ahead = self._ahead(turn, start.session_id if start is not None else None)
+        self._check_room(supersedes(turn, ahead))
+        interrupted = POLICIES[turn.overlap](ahead)
         if start is not None:
             self._sessions.join(turn, start)
-        turn.owner = self
+        turn.owner, turn.quiet_since = self, trio.current_time()
         self._waiting.append(turn)
         if turn.durable:
             turn.interrupts = interrupted
         for other in interrupted:
             other.cancel("interrupted")
+        if not turn.durable:
+            self._settle(turn)
+            self._settled(turn)
         self._dispatch()
 
-    def _ahead(self, session_id: str) -> list[Turn]:
-        """The turns of a session; edits are in nobody's way for long."""
-        turns = [*self._running, *self._waiting]
-        return [turn for turn in turns if turn.session_id == session_id and turn.edit is None]
+    def _check_room(self, going: Sequence[Turn]) -> None:
+        """Refuse a letter if too many wait, without those that go for it and have been accepted."""
+        left = self._letters - sum(len(turn.parts) for turn in going if turn.state == "queued")
+        if left >= self._around.limits.mailbox:
+            raise Overloaded(
+                f"This conversation has {self._around.limits.mailbox} messages waiting; try again later.",
+                code="mailbox_full",
+                retry_after=1.0,
+            )
+
+    def _ahead(self, turn: Turn, session_id: str | None) -> list[Turn]:
+        """The turns of a session that are before one: all, if that has no place yet."""
+        before = [*self._running, *takewhile(lambda other: other is not turn, self._waiting)]
+        return [other for other in before if other.session_id == session_id is not None]
+
+    def _settle(self, turn: Turn) -> None:
+        """Settle what a letter does to those that wait before it; until it is accepted, none of them begins."""
+        ahead = self._ahead(turn, turn.session_id)
+        turn.supersedes, turn.into = supersedes(turn, ahead), joins(turn, ahead)
+
+    def _settled(self, turn: Turn) -> None:
+        """A letter is accepted: what was settled is done."""
+        going, turn.supersedes = turn.supersedes, ()
+        for other in going:
+            other.cancel("superseded")
+        if turn.into is not None:
+            self._waiting.remove(turn)
+            self._sessions.leave(turn, self._around.limits.max_live_sessions)
+            turn.into.join(turn)
+        if turn.overlap == "coalesce":
+            quiet = self._around.limits.coalesce_quiet
+            turn.whole.quiet_until = quiet_until(turn.whole, trio.current_time(), quiet)
+
+    @property
+    def _undecided(self) -> set[Turn | None]:
+        """Turns that wait for what becomes of a letter that is being written."""
+        return {other for turn in self._accepting for other in (turn.into, *turn.supersedes)}
 
     def busy(self, session_id: str) -> bool:
         """Whether a turn runs or waits in a session, or may: what the store has is not known yet."""
@@ -156,14 +194,17 @@ class Actor:
 
     def put_back_waiting(self) -> None:
         """Leave durable letters that have not begun to the next process. Nothing overtakes them in their sessions."""
-        left: set[str | None] = set()
+        left, undecided = set[str | None](), self._undecided
         for turn in list(self._waiting):
+            if turn in undecided:
+                continue
             if turn.durable and turn.state == "queued" and turn.cancel_reason is None:
                 self._waiting.remove(turn)
                 self._put_back(turn)
                 left.add(turn.session_id)
             elif turn.session_id is not None and turn.session_id in left:
                 turn.cancel("draining")
+        self._dispatch()  # nobody waits for another message any more
 
     def fail_running(self, error: HostError, followers: Exception | None) -> None:
         """After a crash: end the turns that it took along. What waits goes on waiting, and so do durable letters."""
@@ -194,7 +235,7 @@ class Actor:
 
     def withdraw(self, turn: Turn) -> None:
         """A letter that was cancelled before it began leaves the mailbox; its record keeps what it said."""
-        if self._open_nursery() is not None and not self._held:
+        if self._open_nursery() is not None and not self._held and turn not in self._undecided:
             self._waiting.remove(turn)
             self._start(turn)
 
@@ -203,12 +244,14 @@ class Actor:
         nursery = self._open_nursery()
         if nursery is None or self._held:
             return
-        ahead = {turn.session_id for turn in self._running}
+        ahead, undecided = {turn.session_id for turn in self._running}, self._undecided
         for turn in list(self._waiting):
             if turn.state == "accepting" and self._may_be_accepted(turn):
+                self._settle(turn)
                 self._accepting.add(turn)
                 nursery.start_soon(self._accept, turn)
-            if turn.state == "queued" and (turn.cancel_reason is not None or self._may_begin(turn, ahead)):
+            may_leave = turn.state == "queued" and turn not in undecided
+            if may_leave and (turn.cancel_reason is not None or self._may_begin(turn, ahead)):
                 self._waiting.remove(turn)
                 self._start(turn)
             ahead.add(turn.session_id)
@@ -224,7 +267,26 @@ class Actor:
             return False
         if sum(not other.waits_for for other in self._running) >= self._around.limits.max_parallel_sessions:
             return False
-        return turn.session_id is None or turn.session_id not in ahead
+        return turn.session_id is None or (turn.session_id not in ahead and not self._listens(turn))
+
+    def _listens(self, turn: Turn) -> bool:
+        """Whether a turn waits for another message; not if one stands behind it that has not joined it."""
+        if trio.current_time() >= turn.quiet_until or self._around.draining:
+            return False
+        behind = self._waiting[self._waiting.index(turn) + 1 :]
+        if any(other.session_id == turn.session_id and other.state == "queued" for other in behind):
+            return False
+        if turn not in self._listening and self._nursery is not None:
+            self._listening.add(turn)
+            self._nursery.start_soon(self._listen, turn)
+        return True
+
+    async def _listen(self, turn: Turn) -> None:
+        while trio.current_time() < turn.quiet_until and not turn.ended:
+            with trio.move_on_at(turn.quiet_until):
+                await turn.end()
+        self._listening.discard(turn)
+        self._dispatch()
 
     def _open_nursery(self) -> trio.Nursery | None:
         """Where turns run; None between two lives."""
@@ -263,14 +325,15 @@ class Actor:
             if self._ready.is_set():
                 self._ready = trio.Event()
             self._accepting.clear()
+            self._listening.clear()
             self._sessions.go_cold(self._waiting)
 
     async def _recover(self, claim: Claim) -> None:
         """Take up the durable letters that no mailbox knows, ahead of what came since."""
-        known = {turn.run_id: turn for turn in self._waiting}
-        found, accepted = await recovered(self._around, claim, known)
+        found, accepted = await recovered(self._around, claim, self._known())
         for turn in accepted:
             turn.accepted()
+            self._settled(turn)
         again = {turn.run_id: turn for turn in found}
         for turn in self._waiting:
             turn.interrupts = [again.get(other.run_id, other) for other in turn.interrupts]
@@ -282,11 +345,16 @@ class Actor:
                 for turn in self._waiting:
                     turn.unmarked = None
 
+    def _known(self) -> dict[str, Turn]:
+        """Letters that wait, by their ids."""
+        return {one.run_id: one for turn in self._waiting for one in turn.parts}
+
     def _place(self, turn: Turn) -> Turn:
         turn.owner = self
         if turn.start is not None:
             self._sessions.rejoin(turn, turn.start)
-        self._around.turn_recovered(turn)
+        for one in turn.parts:
+            self._around.turn_recovered(one)
         return turn
 
     async def collect(self, run_id: str) -> None:
@@ -385,7 +453,7 @@ class Actor:
             self._sessions.go_cold(self._waiting)
             if self._performer is not None:
                 self._performer.claim = claim
-            found, _ = await recovered(self._around, claim, {turn.run_id: turn for turn in self._waiting})
+            found, _ = await recovered(self._around, claim, self._known())
             self._waiting[:0] = [self._place(turn) for turn in found]
         self._dispatch()
 
@@ -395,9 +463,11 @@ class Actor:
         self._accepting.discard(turn)
         if error is None:
             turn.accepted()
+            self._settled(turn)
             if self._around.draining:
                 self.put_back_waiting()
         else:
+            turn.supersedes, turn.into = (), None
             self._waiting.remove(turn)
             self._sessions.leave(turn, self._around.limits.max_live_sessions)
             turn.refuse(error)

@@ -1,7 +1,7 @@
 """A chat in the terminal: reads lines, sends each as one turn, prints the answer as it comes.
 
 lines       stdin, line by line, without holding up trio
-chat        the loop between them and the answers (`answers`), and what Ctrl-C means
+chat        the loop between them, the answers (`answers`) and what is asked (`prompts`), and what Ctrl-C means
 """
 
 import codecs
@@ -11,21 +11,31 @@ import os
 import secrets
 import signal
 import sys
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence, Set
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import httpx
 import trio
 
-from .answers import Answer, ChatError, Endpoint, Notice
+from .answers import Answer, Notice
+from .endpoint import ChatError, Endpoint
+from .prompts import Inquiry, Prompt, Unfit, read_items
 
 HELP = """\
 /new    start a new conversation; the old one is kept on the server
 /quit   leave (so does Ctrl-D); the conversation goes on next time
+/later  leave open what is asked, and say something else
 /help   show this
 Ctrl-C  cancel the answer that is being given; at the prompt, leave"""
+
+# The only commands while something is asked: an answer may begin with a slash.
+_ALWAYS = {"/new", "/quit", "/exit", "/later", "/help"}
+_NOT_TAKEN = "The conversation waits for an answer first; the message was not taken."
+# Somebody else answered, or it is too late.
+_SETTLED = {"code question_answered", "code question_expired", "code question_not_found"}
 
 _INTERRUPTED = 128 + signal.SIGINT
 _BOLD, _DIM, _RED, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[0m"
@@ -83,7 +93,13 @@ def _unkept(path: Path, error: OSError) -> str:
 
 @dataclass
 class _Chat:
-    """One sitting at the terminal."""
+    """One sitting at the terminal.
+
+    Attributes:
+        inquiry: What is asked, and waits for an answer.
+        posed: What was shown of it last.
+        status: The exit status for whoever has no more to say.
+    """
 
     endpoint: Endpoint
     conversation: str
@@ -93,23 +109,29 @@ class _Chat:
     interactive: bool
     answering: trio.CancelScope | None = None
     midline: bool = False
+    inquiry: Inquiry = field(default_factory=Inquiry)
+    posed: Prompt | None = None
+    status: int = 0
 
-    async def sit(self) -> int:
+    async def sit(self, *, anew: bool) -> int:
         """Take lines until the end; a failure is shown, and ends a sitting that nobody watches."""
         self.show(f"Talking to {self.endpoint.base_url}. /help says what you can type.\n", _DIM, watched=True)
+        if not anew:
+            await self.look()
         while True:
-            self.show("> ", _BOLD, watched=True)
+            self.pose()
             line = await self.lines.read()
             if line is None:
                 self.show("\n", watched=True)
-                return 0
+                self.drop()
+                return 0 if self.interactive else self.status
             if not line.strip():
                 continue
-            if line.startswith("/"):
+            if line.startswith("/") and (self.inquiry.current is None or line.strip() in _ALWAYS):
                 if not self.obey(line.strip()):
                     return 0
-            elif (status := await self.ask(line)) and not self.interactive:
-                return status
+            elif not (await self.take(line) or self.interactive):
+                return self.status
 
     def obey(self, command: str) -> bool:
         """Carry out a command; False when it is to leave."""
@@ -118,6 +140,8 @@ class _Chat:
                 return False
             case "/new":
                 self.begin_anew()
+            case "/later":
+                self.drop()
             case "/help":
                 self.show(f"{HELP}\n")
             case _:
@@ -131,12 +155,88 @@ class _Chat:
         except OSError as error:
             self.show(f"{_unkept(self.path, error)}\n", _RED)
         else:
+            self.drop()
             self.show("A new conversation.\n", _DIM)
 
-    async def ask(self, text: str) -> int:
-        """Send a message and show its answer; returns the exit status for whoever has no more to say."""
-        answer = Answer(self.endpoint, self.conversation, text)
-        failure, self.midline = "", False
+    # -- what is asked
+
+    def pose(self) -> None:
+        """Show what is asked, once, and that it is the person's turn."""
+        prompt = self.inquiry.current
+        if prompt is not None and prompt is not self.posed:
+            self.show(f"? {prompt.text} ({prompt.wanted})\n", _BOLD)
+        self.posed = prompt
+        self.show("> ", _BOLD, watched=True)
+
+    def inquire(self, items: Sequence[Any], calling: str) -> None:
+        """Ask from now on what these items ask."""
+        prompts, calls = read_items(items)
+        self.inquiry, self.posed = Inquiry(prompts), None
+        for call in calls:
+            self.show(f"{calling} a tool that this chat does not have: {call}\n")
+
+    def drop(self) -> None:
+        """Ask no longer what is asked; on the server it goes on waiting."""
+        if self.inquiry.answers:
+            self.status = 1
+            self.show("Not all of it was answered, so nothing was sent.\n", _RED)
+        self.inquiry = Inquiry()
+
+    async def look(self) -> None:
+        """Ask what the conversation waits for, if its server says so."""
+        with suppress(ChatError):
+            self.inquire(await self.endpoint.waiting(self.conversation), "The conversation waits for")
+
+    # -- what is said
+
+    async def take(self, line: str) -> bool:
+        """Send a message, or answer what is asked; whether it went well, or can be put right by the next line."""
+        if self.inquiry.current is None:
+            return await self.send(line)
+        try:
+            answers = self.inquiry.take(line)
+        except Unfit as unfit:
+            self.status = 1
+            self.show(f"{unfit}\n", _RED)
+            return True
+        return not answers or await self.send(answers)
+
+    async def send(self, said: str | Sequence[Mapping[str, Any]]) -> bool:
+        """Send a message, or answers, and show what comes of it; returns as `take`."""
+        answer = Answer(self.endpoint, self.conversation, said)
+        cancelled, failure = await self.follow(answer)
+        self.status = _INTERRUPTED if cancelled else int(failure is not None)
+        if failure is not None:
+            text = _NOT_TAKEN if "code question_open" in failure.reasons else f"{failure}"
+            self.show(f"{text}\n", _RED)
+            return await self.reconsider(said, failure.reasons)
+        if cancelled and not isinstance(said, str) and not answer.output:
+            await self.reconsider(said, set())  # they were not given
+        else:
+            self.inquire(answer.output, "It calls")
+        return not cancelled
+
+    async def reconsider(self, said: str | Sequence[Mapping[str, Any]], reasons: Set[object]) -> bool:
+        """After a failure: what is asked now; whether the next line can put it right."""
+        if isinstance(said, str):
+            if "code question_open" in reasons:
+                await self.look()
+            return self.inquiry.current is not None
+        self.posed = None
+        if "code invalid_answer" in reasons:
+            self.inquiry.again()
+            return True
+        before = self.inquiry
+        before.again()
+        await self.look()
+        if settled := bool(reasons & _SETTLED):
+            before.settle(self.inquiry.prompts if self.inquiry is not before else ())
+            self.inquiry = before
+        return settled
+
+    async def follow(self, answer: Answer) -> tuple[bool, ChatError | None]:
+        """Show an answer as it comes; whether it was cancelled, and what went wrong."""
+        failure, self.midline = None, False
         with trio.CancelScope() as answering:
             self.answering = answering
             try:
@@ -144,18 +244,18 @@ class _Chat:
                     async for piece in pieces:
                         self.tell(piece)
             except ChatError as error:
-                failure = str(error)
+                failure = error
         cancelled, self.answering = answering.cancelled_caught, None
-        if self.midline or not failure:
+        if self.midline or not (failure or any(read_items(answer.output))):
             self.show("\n", watched=cancelled and not self.midline)
         if cancelled:
             try:
                 self.show(f"{await answer.cancel()}\n", _DIM, watched=True)
             except ChatError as error:
-                failure = str(error)
-        if failure:
-            self.show(f"{failure}\n", _RED)
-        return _INTERRUPTED if cancelled else int(bool(failure))
+                failure = error
+        return cancelled, failure
+
+    # -- the screen
 
     def tell(self, piece: str | Notice) -> None:
         """Show a piece of an answer, or a notice on a line of its own."""
@@ -199,7 +299,8 @@ async def chat(
 ) -> int:
     """Chat until `/quit`, the end of the input, or Ctrl-C at the prompt.
 
-    An answer is waited for through a restart of the server. Ctrl-C during an answer cancels its run on the server.
+    What the answer asks is shown, and the next lines are the answers to that. An answer is waited for through a restart
+    of the server. Ctrl-C during an answer cancels its run on the server.
     Without a terminal, there is no prompt, and the first failure or Ctrl-C ends it all.
 
     Args:
@@ -218,7 +319,8 @@ async def chat(
     if isinstance(screen, io.TextIOWrapper):
         screen.reconfigure(errors="replace")
     try:
-        conversation = conversation or _remembered(path).get(base_url) or _new_conversation(path, base_url)
+        known = conversation or _remembered(path).get(base_url)
+        conversation = known or _new_conversation(path, base_url)
     except OSError as error:
         screen.write(f"{_unkept(path, error)}\n")
         return 1
@@ -229,6 +331,6 @@ async def chat(
         talk = _Chat(Endpoint(client, base_url), conversation, path, _Lines(descriptor), screen, interactive)
         async with trio.open_nursery() as nursery:
             await nursery.start(talk.heed_interrupts, nursery.cancel_scope)
-            status = await talk.sit()
+            status = await talk.sit(anew=known is None)
             nursery.cancel_scope.cancel()
     return status

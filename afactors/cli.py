@@ -1,4 +1,4 @@
-"""The command line: `serve` (also with no argument), `chat` and `actors`."""
+"""The command line: `serve` (also with no argument), `chat`, `actors` and `deliveries`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import trio
 from afactors_channels import ResponsesChannel
 from afactors_store import LmdbStore, StoreError
 
-from . import offline
+from . import offline, tending
 from .advice import for_newcomers
 from .hosting import TargetSource, TargetUnusable
 from .loading import CannotLoad, load_target, model_factory
@@ -40,6 +40,7 @@ from .options import (
 from .reports import DrainReport
 from .runtime import DEFAULT_STATE_DIR, Runtime
 from .serve import AddressUnavailable, serve
+from .tending import DELIVERIES_OPTIONS
 
 PROGRAM = "python -m afactors"
 
@@ -59,9 +60,9 @@ SERVE_OPTIONS = (
     Option("model", "host a real model instead (openai extra; OPENAI_API_KEY, OPENAI_BASE_URL)", metavar="NAME"),
     Option(
         "overlap",
-        "what becomes of a message to a busy conversation: enqueue, reject or interrupt",
+        "what becomes of a message to a busy conversation: enqueue, reject, interrupt, latest or coalesce",
         "enqueue",
-        one_of("enqueue", "reject", "interrupt"),
+        one_of("enqueue", "reject", "interrupt", "latest", "coalesce"),
         "POLICY",
     ),
     Option("trust-isolation-headers", "believe x-agent-user-isolation-key and x-agent-chat-isolation-key", flag=True),
@@ -87,7 +88,14 @@ CHAT_OPTIONS = (
     Option("state-dir", "folder that remembers the conversation", DEFAULT_STATE_DIR, metavar="FOLDER"),
 )
 
-_OPTIONS: Mapping[str, tuple[Option, ...]] = {"serve": SERVE_OPTIONS, "chat": CHAT_OPTIONS, "actors": ACTORS_OPTIONS}
+_OPTIONS: Mapping[str, tuple[Option, ...]] = {
+    "serve": SERVE_OPTIONS,
+    "chat": CHAT_OPTIONS,
+    "actors": ACTORS_OPTIONS,
+    "deliveries": DELIVERIES_OPTIONS,
+}
+
+_DOING = {"actors": offline.run, "deliveries": tending.run}
 
 _DESCRIPTION = """\
 Host an agent for many durable conversations, over the OpenAI Responses API.
@@ -97,6 +105,7 @@ Host an agent for many durable conversations, over the OpenAI Responses API.
   {program} serve --model gpt-5      serve a real model (needs the openai extra and a key)
   {program} chat                     talk to a running server
   {program} actors list              list, export, import and erase what single conversations hold
+  {program} deliveries list          list, show, replay and purge what goes out to people
 """
 
 _SERVE_HELP = """\
@@ -115,7 +124,7 @@ _FAILURES = (BadOption, CannotLoad, StoreError, AddressUnavailable, TargetUnusab
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
     """Run the command line; returns the exit code: 0, 1 for a failure that was told, 2 for wrong usage."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] not in ("serve", "chat", "actors", "-h", "--help", "--version"):
+    if not given or given[0] not in (*_OPTIONS, "-h", "--help", "--version"):
         given.insert(0, "serve")
     parsed = _parser().parse_args(given)
     try:
@@ -139,8 +148,8 @@ def _run(parsed: argparse.Namespace, environment: Mapping[str, str]) -> int:
     values = {option.attribute: option.value(getattr(parsed, option.attribute), environment) for option in options}
     if parsed.command == "chat":
         return _chat(values)
-    if parsed.command == "actors":
-        return offline.run(parsed, values, input if sys.stdin.isatty() else None)
+    if parsed.command in _DOING:
+        return _DOING[parsed.command](parsed, values, input if sys.stdin.isatty() else None)
     return _serve(parsed.target, values)
 
 
@@ -148,7 +157,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser that complains in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"afactors: {message}; {PROGRAM} {{serve,chat,actors}} --help has the options\n")
+        self.exit(2, f"afactors: {message}; {PROGRAM} {{{','.join(_OPTIONS)}}} --help has the options\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -171,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
         for option in options:
             option.add_to(command)
     offline.add_to(commands)
+    tending.add_to(commands)
     return parser
 
 

@@ -3,30 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent_framework import AgentResponse, Message
 
 from afactors_channels import HostError, RunState
-from afactors_store import Append, Commit, NewLetter, RunRecord
+from afactors_store import Append, Commit, Dead, NewDelivery, NewLetter, RunRecord
 
 from .checkpoints import Steps, steps_name
 from .history import Changes, encode_messages, pack, unpack
 from .limits import Limits
 from .naming import document_name
-from .runs import ENDED, LetterBody, Record, Reference, Stored, stored_at, stored_here
+from .outbox import LETTERS
+from .reminders import changed, settled
+from .runs import ENDED, LetterBody, Record, Reference, Stored, pack_request, stored_at, stored_here
 from .turn import Turn
+
+ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+"""Code of a durable run's failure that leaves a dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a turn sends, and what its actor has learnt of whom it knows."""
+
+    deliveries: Sequence[tuple[str, NewDelivery]] = ()
+    put: Mapping[str, bytes] = field(default_factory=dict)
+
+
+_NOTHING_SENT = Sent()
 
 
 def accepted(turn: Turn, limits: Limits) -> Commit:
     """A durable letter: with its idempotency key, its record and the first rows of its transcript."""
     start = turn.start.encode() if turn.start is not None else None
-    letter = LetterBody(turn.packed, turn.created, turn.session_id, start)
-    names, expire = _names(turn, None), {}
-    if turn.idempotency is not None:
-        names[turn.idempotency] = _repeat(turn)
-        expire[turn.idempotency] = turn.created + limits.idempotency_window
+    letter = LetterBody(
+        turn.packed,
+        turn.created,
+        turn.session_id,
+        start,
+        turn.whole.run_id if turn.overlap == "coalesce" else None,
+        turn.token if turn.into is not None else None,
+        [other.run_id for other in turn.supersedes],
+    )
+    repeats = _repeats(turn)
+    names = {**_names(turn, None), **repeats}
+    expire = dict.fromkeys(repeats, turn.created + limits.idempotency_window)
+    if turn.into is not None:
+        return Commit(letters=[NewLetter(turn.run_id, letter.encode())], names=names, expire_names=expire)
     # Whoever waits for it is told that it began, and not that it is queued.
     rows = turn.journal.accepted() if turn.journal is not None and not turn.attended else ()
     log = turn.journal.log if turn.journal is not None else None
@@ -36,7 +61,14 @@ def accepted(turn: Turn, limits: Limits) -> Commit:
         expire_names=expire,
         runs=[_run(turn, limits, record(turn, "queued"))],
         append=[Append(log, 0, rows)] if rows and log is not None else (),
+        **fired(turn),
     )
+
+
+def fired(turn: Turn) -> dict[str, Any]:
+    """What settles the reminder that a turn is, as fields of a commit; nothing, if it is none."""
+    over = settled(turn.timer) if turn.timer is not None else Commit()
+    return {"fire": over.fire, "delete": over.delete}
 
 
 def suspected(turns: Sequence[Turn]) -> Commit:
@@ -62,6 +94,7 @@ def completed(
     changes: Changes | None,
     result: AgentResponse[Any],
     kept: Any,
+    sent: Sent = _NOTHING_SENT,
 ) -> Commit:
     """The one commit of a turn that completed: everything that it changed.
 
@@ -81,12 +114,10 @@ def completed(
     named = None
     if changes is not None and turn.request.name is not None:
         named = changes.point.encode_for_name()
-    names = _names(turn, named)
+    names, repeats = _names(turn, named), _repeats(turn)
     run = _run(turn, limits, body)
     expire = {name: run.expires_at for name in names if named is None}
-    if turn.idempotency is not None:
-        names[turn.idempotency] = _repeat(turn)
-        expire[turn.idempotency] = turn.created + limits.idempotency_window
+    expire.update(dict.fromkeys(repeats, turn.created + limits.idempotency_window))
     steps = set(turn.steps.logs()) if turn.steps is not None else set()
     put, append, drop, delete = {}, _transcript(turn), steps, _steps(turn)
     if changes is not None and point is not None:
@@ -94,24 +125,35 @@ def completed(
         append = [*changes.append, *append]
         drop = {*changes.drop, *(steps - changes.adopted)}
         delete = [*changes.delete, *delete]
+    reminders = _reminders(turn)
+    own = reminders.pop(turn.key, Commit())
     return Commit(
-        put=put,
-        delete=delete,
+        put={**put, **sent.put, **own.put},
+        delete=[*delete, *own.delete],
+        timers=own.timers,
         append=append,
         drop_logs=sorted(drop),
-        names=names,
+        names={**names, **repeats},
         expire_names=expire,
         runs=[run],
-        others=[(other.key, accepted(other, limits)) for other in turn.outgoing],
+        others=[
+            *((other.key, accepted(other, limits)) for other in turn.outgoing),
+            *_elsewhere(turn, sent),
+            *reminders.items(),
+        ],
         trim=changes.trim if changes is not None else {},
+        deliveries=[delivery for key, delivery in sent.deliveries if key == turn.key],
         **_settled(turn, limits, at, changes.expire if changes is not None else {}),
     )
 
 
-def failed(turn: Turn, limits: Limits, error: HostError, *, at: float, kept: Any) -> Commit:
+def failed(
+    turn: Turn, limits: Limits, error: HostError, *, at: float, kept: Any, deliveries: Sequence[NewDelivery] = ()
+) -> Commit:
     """A turn that failed or was cancelled: nothing but its record, which keeps what it was told, and what was shown.
 
-    Its idempotency key is free again.
+    Its idempotency key is free again, and so are those of the turns that have joined it; but when a newer message took
+    its place, it must not come back as the newest.
     """
     settings = {"o": dict(turn.request.options), "tl": [dict(tool) for tool in turn.request.tools]}
     more: Mapping[str, Any] = {
@@ -128,9 +170,10 @@ def failed(turn: Turn, limits: Limits, error: HostError, *, at: float, kept: Any
         append=_transcript(turn),
         names=names,
         expire_names=dict.fromkeys(names, run.expires_at),
-        drop_names=[turn.idempotency] if turn.durable and turn.idempotency is not None else (),
+        drop_names=list(_repeats(turn)) if turn.durable and turn.cancel_reason != "superseded" else (),
         drop_logs=[*_leftover(turn), *(turn.steps.logs() if turn.steps is not None else ())],
         delete=_steps(turn),
+        deliveries=[*deliveries, *_buried(turn, limits, error, at)],
         runs=[run],
         **_settled(turn, limits, at),
     )
@@ -183,19 +226,45 @@ def _run(turn: Turn, limits: Limits, body: Record) -> RunRecord:
 
 
 def _names(turn: Turn, point: bytes | None) -> dict[str, bytes]:
-    if turn.token is None:
-        return {}
-    return {turn.token: Reference(turn.run_id, turn.request.partition, point).encode()}
+    """Its name, and the names of those that have joined it: they lead to one run."""
+    reference = Reference(turn.whole.run_id, turn.request.partition, point).encode()
+    return {one.token: reference for one in turn.parts if one.token is not None}
 
 
-def _repeat(turn: Turn) -> bytes:
-    request = turn.request
-    return Reference(turn.run_id, request.partition, token=turn.token, fingerprint=request.fingerprint).encode()
+def _repeats(turn: Turn) -> dict[str, bytes]:
+    """Their idempotency keys; by each, a repeat gets its own name."""
+    run_id, partition = turn.whole.run_id, turn.request.partition
+    return {
+        one.idempotency: Reference(run_id, partition, token=one.token, fingerprint=one.request.fingerprint).encode()
+        for one in turn.parts
+        if one.idempotency is not None
+    }
+
+
+def _elsewhere(turn: Turn, sent: Sent) -> list[tuple[str, Commit]]:
+    """Deliveries that the turn's code sent for other keys."""
+    return [(key, Commit(deliveries=[delivery])) for key, delivery in sent.deliveries if key != turn.key]
+
+
+def _reminders(turn: Turn) -> dict[str, Commit]:
+    """Reminders that the turn's code made or cancelled, by key."""
+    keys = dict.fromkeys(key for key, _ in turn.reminding)
+    return {key: changed({one: new for (of, one), new in turn.reminding.items() if of == key}) for key in keys}
 
 
 def _steps(turn: Turn) -> list[str]:
     """What a workflow's progress is listed in; after the end nobody asks for it."""
     return [steps_name(turn.run_id)] if turn.steps is not None and turn.steps != Steps() else []
+
+
+def _buried(turn: Turn, limits: Limits, error: HostError, at: float) -> list[NewDelivery]:
+    """A letter that used up its attempts, as a dead letter: everything to run it again, also of whoever joined it."""
+    if not turn.durable or error.code != ATTEMPTS_EXHAUSTED:
+        return []
+    start = turn.start.encode() if turn.start is not None else None
+    body = LetterBody(pack_request(turn.request), turn.created, turn.session_id, start, turn.run_id, turn.token)
+    dead = Dead(error.code, error.message, died=at, expires_at=at + limits.dead_letter_retention)
+    return [NewDelivery(LETTERS, body.encode(), attempts=turn.attempt, dead=dead)]
 
 
 def _leftover(turn: Turn) -> Sequence[int]:
@@ -210,7 +279,7 @@ def _settled(turn: Turn, limits: Limits, at: float, expire: Mapping[int, float] 
     """The letter is consumed, and the transcript will be forgotten, as will what else expires."""
     log = turn.journal.log if turn.journal is not None else None
     return {
-        "consume": [turn.run_id] if turn.durable else (),
+        "consume": [one.run_id for one in turn.parts] if turn.durable else (),
         "expire_logs": {**(expire or {}), **({log: at + limits.transcript_retention} if log is not None else {})},
     }
 

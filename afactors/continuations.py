@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent_framework import AgentResponse, Message
@@ -25,8 +25,10 @@ from afactors_channels import (
 )
 from afactors_store import BadKey, Claim, Found, Store
 
+from .commits import ATTEMPTS_EXHAUSTED
 from .history import read_extents, unpack
 from .journal import check_number, too_long
+from .rerunning import forget_letter
 from .runs import ENDED, Record, Reference, Stored
 from .supervision import Supervisor
 from .turn import Turn, stopping
@@ -61,7 +63,9 @@ class Continuations:
         """
         if not wait:
             turn = self._turn(token, partition)
-            return turn.standing if turn is not None else await self._told_of(token, await self._find(token, partition))
+            if turn is not None:
+                return replace(turn.standing, token=ContinuationToken(token))
+            return await self._told_of(token, await self._find(token, partition))
         while isinstance(found := await self._located(token, partition), Turn):
             await _end_of(found)
         return await self._told_of(token, found)
@@ -91,6 +95,8 @@ class Continuations:
         if record is not None and record.state not in ENDED:
             await self.cancel(token, partition)
         await self._supervisor.forget(found.key, token, reference, record)
+        if record is not None and record.error is not None and record.error[0] == ATTEMPTS_EXHAUSTED:
+            await forget_letter(self._store, found.key, reference.run_id)
 
     async def check_repeat(self, name: str, request: ChannelRequest) -> None:
         """Notice a request that repeats an earlier one.
@@ -178,13 +184,13 @@ class Continuations:
     # -- finding
 
     def _turn(self, token: str, partition: str | None) -> Turn | None:
-        """The turn of a run that has not ended, if it is in memory."""
+        """The turn of a run that has not ended, if it is in memory: the one that others have joined."""
         turn = self._supervisor.turns.get(token)
         if turn is None or turn.ended or turn.state == "accepting":
             return None
         if partition not in (None, turn.request.partition):
             return None
-        return turn
+        return turn.whole
 
     async def _located(self, token: str, partition: str | None) -> Turn | _Stored:
         """A run's turn; or its record, if it has ended. A letter that waits in the store is taken up for that.

@@ -14,6 +14,7 @@ from afactors_store import Commit
 from . import commits
 from .encoding import histories_of, identify
 from .history import Changes, LiveSession
+from .ledger import WorkflowSession
 from .naming import document_name
 from .questions import question_name
 from .target import Live, Target
@@ -72,6 +73,19 @@ def _messages(serialized: Sequence[Mapping[str, Any]]) -> list[Message]:
         # In a history they are as good as given: the agent would run whatever they say was approved.
         raise BadRequest("Approvals are given by a turn only.", field="append", code="invalid_message")
     return messages
+
+
+async def remembered(target: Target, live: Live, messages: Sequence[Message], label: str) -> None:
+    """Add messages to a session in memory as if they had been said.
+
+    Raises:
+        TargetFailed: The agent's own code failed.
+    """
+    identify(messages, f"{label}:")
+    if isinstance(live, LiveSession):
+        await _remember(target, live.session, messages)
+    elif isinstance(live, WorkflowSession):
+        live.told(messages)
 
 
 async def _remember(target: Target, session: AgentSession, messages: Sequence[Message]) -> None:

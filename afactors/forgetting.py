@@ -17,6 +17,7 @@ from .questions import question_name
 from .runs import Record, Reference
 
 _SLICE = 100
+_OF_SESSIONS = ("session", "labels", "checkpoints", "question", "steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,13 @@ class Held:
     heads: Sequence[Point]
     checkpoints: Mapping[str, Sequence[Kept]] = field(default_factory=dict)
 
+    more: bool = False
+    """Whether the key has something that is of no session: whom it knows (and so what is on its way), reminders."""
+
     @property
     def nothing(self) -> bool:
         """Whether nobody can reach anything any more."""
-        return not self.names and not any(head.named for head in self.heads)
+        return not self.names and not self.more and not any(head.named for head in self.heads)
 
 
 def forgotten(token: str, reference: Reference, record: Record | None) -> Commit:
@@ -112,9 +116,10 @@ async def held_without(store: Store, claim: Claim, token: str) -> Held:
             if reached is not None:
                 points.append(reached)
         await trio.lowlevel.checkpoint()
-    documents = await store.read(claim, await store.list_documents(claim, "session", limit=100_000))
+    every = await store.list_documents(claim, limit=1_000_000)
+    documents = await store.read(claim, [name for name in every if name.startswith("session")])
     heads = [Point.decode(document) for document in documents.values()]
     workflows = {checkpoints_name(head.session_id): head.session_id for head in heads if head.checkpoint is not None}
     lists = await store.read(claim, list(workflows))
     kept = {workflows[name]: decode_kept(document) for name, document in lists.items()}
-    return Held(count, points, heads, kept)
+    return Held(count, points, heads, kept, not all(name.startswith(_OF_SESSIONS) for name in every))

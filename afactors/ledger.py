@@ -60,6 +60,10 @@ class WorkflowSession:
         """A turn is over, with what was said in it, and what becomes of its checkpoints."""
         self._said, self._adopted = messages, adopted
 
+    def told(self, messages: Sequence[Message]) -> None:
+        """Something was said beside the workflow: it is in the conversation, and the workflow does not know it."""
+        self.said(messages, Adopted(self.kept, (), ()))
+
     async def changes(self, *, head: str | None, label: str, questions: Sequence[str] | None = None) -> Changes:
         """What the turn adds; see `LiveSession.changes`."""
         adopted = self._adopted or Adopted(self.kept, (), ())

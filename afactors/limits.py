@@ -34,8 +34,11 @@ class LimitOptions(TypedDict, total=False):
     transcript_retention: float
     max_transcript: int
     idempotency_window: float
+    coalesce_quiet: float
     max_checkpoints: int
     question_timeout: float
+    max_reminders: int
+    dead_letter_retention: float
     max_history_messages: int | None
     max_history_age: float | None
     stall_warning: float
@@ -68,12 +71,16 @@ class Limits:
         transcript_retention: How long the events of a run that has ended can be followed again.
         max_transcript: Most bytes of events that are kept of one run.
         idempotency_window: How long a repeat is known by its idempotency key; not shorter than `run_retention`.
+        coalesce_quiet: How long a turn of the overlap policy ``coalesce`` waits for another message, each time anew,
+            but at most ten times that; 0 for not at all.
         max_checkpoints: How many checkpoints of a workflow's session are kept, and of a turn of it that runs.
         question_timeout: How long a question of the target's can be answered.
+        max_reminders: Reminders that one actor may have; above it no more are made.
         max_history_messages: Messages of a session that are kept after each turn, the latest turn at the least; None
             for all. Response ids go on to reach the older ones.
         max_history_age: How long a session's messages are kept, counted in sixteenths; None for ever. Older ones leave
             with the session's next turn, also those that response ids reach.
+        dead_letter_retention: How long dead letters are kept.
         stall_warning: How long the target may block its thread before the watchdog speaks and `/readyz` fails.
         stall_limit: How long before the process is stopped.
     """
@@ -98,8 +105,11 @@ class Limits:
     transcript_retention: float = 3_600.0
     max_transcript: int = 16 * 1024 * 1024
     idempotency_window: float = 35 * 86_400.0
+    coalesce_quiet: float = 0.0
     max_checkpoints: int = 5
     question_timeout: float = 30 * 86_400.0
+    max_reminders: int = 1_000
+    dead_letter_retention: float = 30 * 86_400.0
     max_history_messages: int | None = None
     max_history_age: float | None = None
     stall_warning: float = 5.0
@@ -110,7 +120,8 @@ class Limits:
             value = getattr(self, limit.name)
             if value is None and limit.default is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            number = None if isinstance(value, bool) or not isinstance(value, int | float) else value
+            if number is None or not (number > 0 or number == limit.default):
                 raise ValueError(f"{limit.name} must be a number above 0, not {value!r}")
         if self.idempotency_window < self.run_retention:
             raise ValueError("idempotency_window must not be shorter than run_retention")

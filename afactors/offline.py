@@ -1,4 +1,4 @@
-"""The command line's `actors`: what is done to single actors in a state folder that nobody serves."""
+"""The command line's `actors`: what is done to single actors in a state folder, by its server if there is one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +17,10 @@ import trio
 from afactors_channels import HostError
 from afactors_store import LmdbStore, Store, StoreLocked
 
+from .errands import Answer, Asked
 from .options import BadOption, Option, size
 from .portable import ActorExport, checked_key, read_actor, write_actor
+from .remote import Unanswered, remote_answers
 from .runtime import DEFAULT_STATE_DIR
 
 T = TypeVar("T")
@@ -31,15 +34,29 @@ ACTORS_OPTIONS = (
 )
 
 _HELP = """\
-List, export, import and erase single actors in a state folder that no server has open. (Inside a running server the
-same is done by Runtime.export_actor, import_actor and erase_actor.)
+List, export, import and erase single actors. A server that runs does it; where none does, the state folder is opened.
 
 An exported file has everything that was said, and is not encrypted: treat it as a secret.
 """
 
 
+_INSTEAD = "stop that server first, or have it do this itself: Runtime.export_actor, import_actor, erase_actor"
+
+
 class CannotDo(Exception):
     """The state folder, the file or the actor does not allow it. The message says why, and what to do."""
+
+
+class Owned(CannotDo):
+    """A server has the state folder open."""
+
+    def __init__(self, path: Path, pid: int | None, instead: str) -> None:
+        self.owner = f"process {pid}" if pid is not None else "another process"
+        super().__init__(f"state directory '{path}' is owned by {self.owner}; {instead}")
+
+
+class _AsItWas(Exception):
+    """The store is left as it was found: in disorder. Whoever serves it next is to see that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +66,100 @@ class Folder:
     path: Path
     map_size: int
     as_json: bool
+    instead: str = _INSTEAD
+
+    def do(
+        self,
+        work: Callable[[Store], Awaitable[T]],
+        asked: Asked,
+        read: Callable[[Mapping[str, Any]], T],
+        *,
+        each: Callable[[Answer], None] | None = None,
+        make: bool = False,
+    ) -> T:
+        """Do the work here; or, where a server runs, have that do it.
+
+        Args:
+            work: The work.
+            asked: The same in words.
+            read: What a server's last answer says.
+            each: Is told its other answers.
+            make: Whether a folder is made.
+
+        Raises:
+            CannotDo: As of `run`, or the server says so.
+            StoreError: The store cannot be used.
+        """
+        try:
+            return self.run(work, make=make)
+        except Owned as owned:
+            return read(_by_server(self.path, asked, owned, each))
 
     def run(self, work: Callable[[Store], Awaitable[T]], *, make: bool = False) -> T:
         """Open the store, do the work, and close it.
 
         Raises:
-            CannotDo: There is none (and none is to be made), or it is owned.
+            CannotDo: There is none (and none is to be made).
+            Owned: A server has it open.
             StoreError: It cannot be used.
         """
         if not make and not (self.path / "data.mdb").exists():
             raise CannotDo(f"there is no state in '{self.path}'; --state-dir names the folder")
         store = LmdbStore(self.path, map_size=self.map_size)
 
-        async def opened() -> T:
-            async with store.open():
-                return await work(store)
-
         try:
-            return trio.run(opened)
+            return trio.run(self._opened, store, work)
         except StoreLocked as exc:
-            owner = f"process {exc.pid}" if exc.pid is not None else "another process"
-            raise CannotDo(
-                f"state directory '{self.path}' is owned by {owner}; stop that server first, or have it do this itself:"
-                " Runtime.export_actor, import_actor, erase_actor"
-            ) from exc
+            raise Owned(self.path, exc.pid, self.instead) from exc
+
+    async def _opened(self, store: LmdbStore, work: Callable[[Store], Awaitable[T]]) -> T:
+        """Work in the open store; what only the work could not do leaves that in order."""
+        done, failed = list[T](), None
+        with suppress(_AsItWas):
+            async with store.open():
+                try:
+                    done.append(await work(store))
+                except (HostError, CannotDo, OSError) as exc:
+                    failed = exc
+                if not store.left_cleanly:
+                    raise _AsItWas
+        if failed is not None:
+            raise failed
+        return done[0]
 
     def say(self, text: str, **facts: Any) -> None:
         """A line on stdout, in either form."""
         print(json.dumps(facts) if self.as_json else text)
+
+
+def _by_server(path: Path, asked: Asked, owned: Owned, each: Callable[[Answer], None] | None) -> Mapping[str, Any]:
+    async def tell() -> Mapping[str, Any]:
+        async with aclosing(remote_answers(path, asked)) as answers:
+            return await told(answers, each)
+
+    try:
+        return trio.run(tell)
+    except Unanswered as exc:
+        raise CannotDo(str(exc)) from exc
+    except OSError as exc:
+        raise owned from exc
+
+
+async def told(answers: AsyncIterator[Answer], each: Callable[[Answer], None] | None) -> Mapping[str, Any]:
+    """The last answer; the others are handed on as they come.
+
+    Raises:
+        CannotDo: It is an error.
+    """
+    done: Mapping[str, Any] = {}
+    async for answer in answers:
+        if "error" in answer:
+            raise CannotDo(f"{answer['error']['message'].removesuffix('.')} ({answer['error']['code']})")
+        if "done" in answer:
+            done = answer["done"]
+        elif each is not None:
+            each(answer)
+    return done
 
 
 def add_to(commands: Any) -> None:
@@ -146,28 +229,33 @@ def shown(key: str) -> str:
 def list_actors(folder: Folder) -> int:
     """Print the keys that have state, a line each."""
 
+    def say(answer: Answer) -> None:
+        folder.say(shown(answer["key"]), key=answer["key"])
+
     async def each(store: Store) -> None:
         after = None
         while found := await store.keys(after, _PAGE):
             after = found[-1]
             for key in found:
-                folder.say(shown(key), key=key)
+                say({"key": key})
 
-    folder.run(each)
+    folder.do(each, Asked("actors.list"), lambda _done: None, each=say)
     return 0
 
 
 def export_actor(folder: Folder, key: str, path: Path) -> int:
     """Write an actor to a file."""
-    told = folder.run(lambda store: write_actor(store, checked_key(key), path))
-    folder.say(f"exported {shown(told.key)} to {path}: {_figures(told)}", event="exported", **_facts(told, path))
+    asked = Asked("actors.export", key=key, file=str(path.absolute()))
+    made = folder.do(lambda store: write_actor(store, checked_key(key), path), asked, lambda done: ActorExport(**done))
+    folder.say(f"exported {shown(made.key)} to {path}: {_figures(made)}", event="exported", **_facts(made, path))
     return 0
 
 
 def import_actor(folder: Folder, path: Path, key: str | None) -> int:
     """Make an actor of a file."""
-    told = folder.run(lambda store: _imported(store, path, key), make=True)
-    folder.say(f"imported {shown(told.key)} from {path}: {_figures(told)}", event="imported", **_facts(told, path))
+    asked = Asked("actors.import", key=key, file=str(path.absolute()))
+    made = folder.do(lambda store: _imported(store, path, key), asked, lambda done: ActorExport(**done), make=True)
+    folder.say(f"imported {shown(made.key)} from {path}: {_figures(made)}", event="imported", **_facts(made, path))
     return 0
 
 
@@ -192,7 +280,8 @@ def erase_actor(folder: Folder, key: str, *, sure: bool, ask: Callable[[str], st
         if ask(f"Erase everything of {shown(key)}? It cannot be undone. [y/N] ").strip().lower() not in ("y", "yes"):
             print("nothing was erased", file=sys.stderr)
             return 1
-    existed = folder.run(lambda store: _erased(store, key))
+    asked = Asked("actors.erase", key=key)
+    existed = folder.do(lambda store: _erased(store, key), asked, lambda done: bool(done["existed"]))
     if not existed:
         raise CannotDo(f"there is no actor {shown(key)} in '{folder.path}'")
     folder.say(f"erased {shown(key)}", event="erased", key=key)

@@ -5,19 +5,25 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 
 import trio
 
-from afactors_channels import ChannelContribution, HostError, OverlapPolicy
-from afactors_store import Store, StoreBroken
+from afactors_channels import ChannelContribution, ChannelIdentity, HostError, OverlapPolicy
+from afactors_store import LmdbStore, Store, StoreBroken
 
+from .alarms import Alarms
 from .bridge import Bridge
 from .collector import rare_collections
 from .continuations import Continuations
+from .control import serve_control
+from .current import Host
+from .deliveries import Deliveries
+from .delivering import Deliverer
+from .errands import Actors
 from .hosting import TargetSource, open_target
 from .limits import Limits
 from .reception import AuthPolicy, Reception
@@ -38,6 +44,7 @@ class Plan:
 
     source: TargetSource
     checkpoint_types: frozenset[str]
+    identity_resolver: Callable[[ChannelIdentity], str | Awaitable[str]] | None
     store: Store
     wait_lock: float
     channels: Mapping[str, ChannelContribution]
@@ -46,6 +53,9 @@ class Plan:
     tune_gc: bool
     limits: Limits
     on_broken: Callable[[str], None]
+    host: Host
+    control: bool = True
+    actors: Actors | None = None
 
 
 @asynccontextmanager
@@ -75,7 +85,8 @@ def _target(plan: Plan, bridge: Bridge) -> AbstractAsyncContextManager[Target]:
 @asynccontextmanager
 async def _working(plan: Plan, bridge: Bridge, target: Target) -> AsyncIterator[Life]:
     """Actors, and inside them whatever brings them letters."""
-    supervisor = Supervisor(plan.store, target, plan.limits, plan.channels, plan.on_broken)
+    deliverer = Deliverer(plan.store, plan.channels, retention=plan.limits.dead_letter_retention)
+    supervisor = Supervisor(plan.store, target, plan.limits, plan.channels, plan.on_broken, deliverer, plan.host)
     continuations = Continuations(plan.store, supervisor, plan.channels)
     reception = Reception(
         plan.store,
@@ -87,11 +98,17 @@ async def _working(plan: Plan, bridge: Bridge, target: Target) -> AsyncIterator[
         overlap=plan.overlap,
         run_ids=run_ids(),
     )
-    life = Life(plan, bridge, target, supervisor, continuations, reception)
-    async with trio.open_nursery() as actors:
+    alarms = Alarms(plan.store, supervisor, reception, plan.channels)
+    life = Life(plan, bridge, target, supervisor, continuations, reception, deliverer, alarms)
+    async with trio.open_nursery() as outside, trio.open_nursery() as actors:
+        await outside.start(deliverer.run)
         await actors.start(supervisor.run)
         async with trio.open_nursery() as services:
             services.start_soon(life.upkeep)
+            services.start_soon(life.alarms.run)
+            if plan.control and isinstance(plan.store, LmdbStore):
+                deliveries = Deliveries(plan.store, post=deliverer, collect=supervisor.collect_soon)
+                await services.start(serve_control, plan.store.path, deliveries, plan.actors)
             try:
                 yield life
             finally:
@@ -101,6 +118,7 @@ async def _working(plan: Plan, bridge: Bridge, target: Target) -> AsyncIterator[
                 finally:
                     supervisor.end()
             services.cancel_scope.cancel(reason="the runtime stops")
+        outside.cancel_scope.cancel(reason="the runtime stops")
 
 
 @asynccontextmanager
@@ -127,6 +145,8 @@ class Life:
     supervisor: Supervisor
     continuations: Continuations
     reception: Reception
+    deliverer: Deliverer
+    alarms: Alarms
     report: DrainReport | None = None
     _hurry: trio.CancelScope = field(default_factory=trio.CancelScope)
 
@@ -139,13 +159,16 @@ class Life:
             return self.report
         supervisor, limits = self.supervisor, self.plan.limits
         started, ended = trio.current_time(), supervisor.ended
-        finished_before = ended["finished"]
+        finished_before, delivered_before = ended["finished"], self.deliverer.delivered
         supervisor.drain()
         with trio.CancelScope(deadline=started + limits.drain_timeout) as self._hurry:
             await supervisor.quiet()
+            await self.deliverer.drain()
         stopped = supervisor.cancel_all("draining")
         with trio.move_on_after(limits.cancel_grace + 1.0) as late:
-            await supervisor.quiet()
+            async with trio.open_nursery() as ends:
+                ends.start_soon(self.deliverer.stop)
+                ends.start_soon(supervisor.quiet)
         left = supervisor.statistics()
         deaf = [turn for turn in stopped if not turn.ended]
         durable = sum(turn.durable for turn in deaf)
@@ -155,6 +178,9 @@ class Life:
             put_back=ended["put back"] + durable,
             abandoned=left.running + left.waiting if late.cancelled_caught else 0,
             seconds=trio.current_time() - started,
+            delivered=self.deliverer.delivered - delivered_before,
+            pending=self.deliverer.pending,
+            cut_off=self.deliverer.cut_off,
         )
         logger.info("%s", self.report)
         return self.report

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import trio
-from agent_framework import AgentResponseUpdate
+from agent_framework import AgentResponse, AgentResponseUpdate, Message
 
 from afactors_channels import (
     BadRequest,
@@ -20,21 +20,25 @@ from afactors_channels import (
     ChannelResponseContext,
     HostedRunResult,
     HostError,
+    NotFound,
     StorageFull,
     TargetFailed,
 )
-from afactors_store import Append, BadKey, Claim, Commit, Conflict, Store, StoreFull
+from afactors_store import Append, BadKey, Claim, Commit, Committed, Conflict, NewDelivery, Store, StoreFull
 
 from . import commits
 from .asking import Questions
-from .editing import edit
+from .current import Host
+from .editing import edit, remembered
 from .history import Changes, NotStorable
 from .hooks import hooked
 from .limits import FairSlots, Limits
 from .naming import document_name
 from .questions import Asked, check_answers
 from .remembering import Memory, joined
+from .reminders import GONE
 from .retention import Keep, opened, retained
+from .sending import Proactive, Sender, marked, no_destination
 from .sessions import Sessions
 from .target import Desk, Live, Outcome, Target, said_by
 from .turn import Turn, ancestry, cancelled_error, state_of
@@ -57,6 +61,12 @@ class Surroundings(Protocol):
         """A turn was accepted by another one's commit: its actor is to take it up."""
         ...
 
+    def posted(self, deliveries: Sequence[NewDelivery]) -> None:
+        """Deliveries were committed."""
+        ...
+
+    host: Host | None
+    """The runtime, for the target's own code."""
     suspects: FairSlots
     """One slot, for turns that run again after the process was cut off in the middle of them."""
 
@@ -70,6 +80,7 @@ class Performer:
         self.claim = claim
         self._sessions = sessions
         self._questions = Questions(around.store, around.limits.question_timeout)
+        self._sender = Sender(around.store, around.channels)
 
     # -- acceptance
 
@@ -106,7 +117,7 @@ class Performer:
 
     async def _whole(self, turn: Turn) -> HostedRunResult[Any]:
         if turn.edit is not None:
-            return await self._edit(turn)
+            return await (self._send(turn) if isinstance(turn.edit, Proactive) else self._edit(turn))
         try:
             outcome = await self._attempt(turn)
             shown = await self._shown(turn, HostedRunResult(outcome.result, self._key, turn.session_id, turn.run_id))
@@ -118,7 +129,7 @@ class Performer:
         """Note durably that a letter is run once more, before it is."""
         if turn.suspect:
             if turn.attempt >= self._around.limits.max_attempts:
-                raise TargetFailed("The run was cut off too often.", code="attempts_exhausted")
+                raise TargetFailed("The run was cut off too often.", code=commits.ATTEMPTS_EXHAUSTED)
             turn.attempt += 1
         if turn.suspect or turn.leftover is not None:
             await self._write(commits.begun_again(turn, self._around.limits))
@@ -143,6 +154,7 @@ class Performer:
     def _inside(self, turn: Turn, live: Live | None) -> Iterator[None]:
         """What is called here knows that it runs in the turn, and may add to what the turn remembers."""
         ancestry.set((*ancestry.get(), turn))
+        turn.host = self._around.host
         turn.memory = Memory(turn, live, self._read, self._around.target.in_trio)
         try:
             yield
@@ -198,8 +210,9 @@ class Performer:
     async def _shown(self, turn: Turn, result: HostedRunResult[Any]) -> HostedRunResult[Any]:
         """What the channel's response hook makes of a result."""
         request = turn.request
-        hook = self._around.channels.get(request.channel, _NO_CHANNEL).response_hook
-        if hook is None:
+        channel = self._around.channels.get(request.channel, _NO_CHANNEL)
+        hook = channel.response_hook
+        if hook is None or channel.replies_by_push:
             return result
         try:
             own = replace(result, result=copy.deepcopy(result.result))  # what is remembered is not the hook's to change
@@ -217,12 +230,15 @@ class Performer:
         live = session.live if session is not None else None
         at = turn.completed_at = time.time()
         turn.said = outcome.response if shown.result is outcome.result else said_by(shown.result)
+        wanted, news = await self._sender.aim(self.claim, turn.request, at)
+        marked(outcome.response, wanted)
         try:
             changes = None
             if live is not None:
                 changes = await self._kept(turn, live, partial(self._changes, turn, live, outcome.questions, at), at)
             if turn.journal is not None:
                 await turn.journal.flushed()
+            sent = self._sender.sent(turn, wanted, news, outcome.response, at)
             await trio.lowlevel.checkpoint_if_cancelled()
             commit = commits.completed(
                 turn,
@@ -232,6 +248,7 @@ class Performer:
                 changes=changes,
                 result=turn.said,
                 kept=turn.journal.completed(turn.said, at) if turn.journal is not None else None,
+                sent=sent,
             )
         except NotStorable as exc:
             logger.error("turn %s: %s", turn.run_id, exc)
@@ -246,8 +263,10 @@ class Performer:
             raise TargetFailed("What the agent submitted was refused.", code="conflict") from exc
         if live is not None and changes is not None:
             live.committed(changes)
-        for sent in turn.outgoing:
-            self._around.collect_soon(sent)
+        self._sender.learnt(news)
+        self._around.posted([delivery for _, delivery in sent.deliveries])
+        for letter in turn.outgoing:
+            self._around.collect_soon(letter)
         return HostedRunResult(shown.result, self._key, turn.session_id, turn.run_id)
 
     async def _kept(self, turn: Turn, live: Live, make: Callable[[], Awaitable[Changes]], at: float) -> Changes:
@@ -262,11 +281,11 @@ class Performer:
         scope = self._around.target.scope(turn.session_id or "")
         open_before = live.point.questions
         if not (open_before or new or turn.answers):
-            return await live.changes(head=turn.request.name, label=turn.run_id)
+            return await live.changes(head=turn.head, label=turn.run_id)
         left = await self._questions.open_in(self.claim, live.point, scope, at)
         still = [one.question_id for one in left if one.question_id not in turn.answers]
         questions = list(dict.fromkeys([*still, *(one.question_id for one in new)]))
-        changes = await live.changes(head=turn.request.name, label=turn.run_id, questions=questions)
+        changes = await live.changes(head=turn.head, label=turn.run_id, questions=questions)
         put, delete = await self._questions.written(self.claim, scope, new, turn.answers, at)
         return replace(changes, put={**changes.put, **put}, delete=delete)
 
@@ -281,12 +300,14 @@ class Performer:
                 await turn.journal.flushed()
                 kept = turn.journal.failed(turn.failure, error.code, error.message)
             try:
-                commit = commits.failed(turn, self._around.limits, error, at=at, kept=kept)
+                told = self._sender.failure(turn, error, at)
+                commit = commits.failed(turn, self._around.limits, error, at=at, kept=kept, deliveries=told)
             except NotStorable as exc:
                 logger.error("turn %s: its record is kept without its input: %s", turn.run_id, exc)
                 commit = commits.unstorable(turn, self._around.limits, error, at=at)
             try:
                 await self._write(commit)
+                self._around.posted(commit.deliveries)
             except StorageFull as full:
                 turn.unrecorded = full
                 logger.error("turn %s: the store has no room for its record (see --map-size)", turn.run_id)
@@ -307,11 +328,15 @@ class Performer:
             logger.error("turn %s: the store has no room for its transcript (see --map-size)", turn.run_id)
             journal.cut = True
 
-    async def _write(self, commit: Commit) -> None:
+    async def _write(self, commit: Commit) -> Committed:
         try:
-            await self._around.store.commit(self.claim, commit)
+            return await self._around.store.commit(self.claim, commit)
         except StoreFull as exc:
             raise StorageFull("The server has no room to store this turn.") from exc
+        except Conflict as exc:
+            if not commit.fire:
+                raise
+            raise NotFound("This reminder was cancelled.", code=GONE) from exc
         except BadKey as exc:
             raise BadRequest("The turn's name cannot be stored.", field="name") from exc
 
@@ -336,6 +361,31 @@ class Performer:
             self._sessions.forget(turn.session_id)
         elif changes is not None:
             live.committed(changes)
+        return HostedRunResult(None, self._key, turn.session_id, turn.run_id)
+
+    async def _send(self, turn: Turn) -> HostedRunResult[Any]:
+        """The one commit of a message that nobody asked for."""
+        proactive, at = turn.edit, time.time()
+        assert isinstance(proactive, Proactive)  # noqa: S101 - the caller has looked
+        message = Message.from_dict(dict(proactive.message))
+        said: AgentResponse[Any] = AgentResponse(messages=[message])
+        wanted, _ = await self._sender.aim(self.claim, turn.request, at)
+        if not wanted.destinations and turn.timer is None:
+            raise no_destination()
+        marked(said, wanted)
+        live, changes = None, None
+        if proactive.remember and turn.session_id is not None:
+            live = await self._sessions.wake(self.claim, turn)
+            with self._inside(turn, live):
+                await remembered(self._around.target, live, [message], turn.run_id)
+            changes = await self._kept(turn, live, partial(live.changes, head=None, label=turn.run_id), at)
+        commit = replace(commits.edited(turn.session_id or "", changes, None), **commits.fired(turn))
+        sent = self._sender.message(turn, wanted, said, at)
+        turn.state = "committing"
+        turn.delivery_ids = (await self._write(replace(commit, deliveries=sent))).delivery_ids
+        if live is not None and changes is not None:
+            live.committed(changes)
+        self._around.posted(sent)
         return HostedRunResult(None, self._key, turn.session_id, turn.run_id)
 
 

@@ -21,12 +21,13 @@ from afactors_store import BadKey, Store
 
 from .asking import forewarn
 from .continuations import Continuations
-from .history import NotStorable
+from .history import NotStorable, Point
 from .hooks import hooked
 from .placing import place
 from .questions import has_approvals
 from .recovering import make_journal
 from .runs import idempotency_name, pack_request
+from .sending import vouched
 from .supervision import Supervisor
 from .target import Target
 from .turn import Turn, ancestry
@@ -80,8 +81,16 @@ class Reception:
         *,
         attended: bool = True,
         edit: SessionEdit | None = None,
+        placed: tuple[str, Point | None] | None = None,
     ) -> Turn:
         """Make a request a turn, or refuse it.
+
+        Args:
+            request: The request.
+            protocol_request: What its channel's hook gets beside it.
+            attended: Whether somebody waits for it.
+            edit: What it does instead of running the target.
+            placed: Its key and where its session begins, if that is known already.
 
         Raises:
             Repeated: It repeats an earlier one.
@@ -90,12 +99,14 @@ class Reception:
         repeatable = idempotency_name(self._store.secret, request)
         if repeatable is not None:
             await self._continuations.check_repeat(repeatable, request)
+        named = request.response_target
         if edit is None:
             request = await self._hooked(request, protocol_request)
             request = self._target.check(request)
         run_id = next(self._run_ids)
         durable = edit is None and (not attended or self._target.durable)
-        key, start = await place(self._store, request, run_id, repeatable)
+        key, start = placed or await place(self._store, request, run_id, repeatable)
+        request = await vouched(self._store, key, request, named)
         turn = Turn(request, run_id, key, durable=durable, attended=attended, edit=edit)
         turn.start, turn.session_id = start, start.session_id if start is not None else None
         turn.idempotency = repeatable

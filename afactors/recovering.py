@@ -42,24 +42,52 @@ class Recovery(Protocol):
 
 async def recovered(around: Recovery, claim: Claim, known: Mapping[str, Turn]) -> tuple[Sequence[Turn], Sequence[Turn]]:
     """The letters of a key, in order, as turns; and those of the known turns whose letters are there after all."""
-    found: list[Turn] = []
+    found = _Found()
     accepted: list[Turn] = []
     heads: set[str | None] = set()
-    after = -1
-    while letters := await around.store.letters(claim, after, _PAGE):
-        after = letters[-1].sequence
-        for letter in letters:
-            turn = known.get(letter.message_id)
-            if turn is None:
-                found.append(turn := await _turn(around, claim, letter, heads))
-            elif turn.state == "accepting":
-                accepted.append(turn)
-            heads.add(turn.session_id)
-    return found, accepted
+    for letter in await _letters(around, claim):
+        turn, body = known.get(letter.message_id), LetterBody.decode(letter.body)
+        if turn is None:
+            found.add(turn := await _turn(around, claim, letter, body, heads), body)
+        elif turn.state == "accepting":
+            accepted.append(turn)
+        found.superseded.update(body.supersedes)
+        heads.add(turn.session_id)
+    return found.turns(), accepted
 
 
-async def _turn(around: Recovery, claim: Claim, letter: Letter, heads: set[str | None]) -> Turn:
-    body = LetterBody.decode(letter.body)
+class _Found:
+    """Turns that were found, each with those that had joined it."""
+
+    def __init__(self) -> None:
+        self.superseded: set[str] = set()
+        self._turns: dict[str, Turn] = {}
+
+    def add(self, turn: Turn, body: LetterBody) -> None:
+        """One more."""
+        turn.overlap = "coalesce" if body.run_id is not None else "enqueue"
+        whole = self._turns.get(body.run_id or "")
+        if whole is not None:
+            whole.join(turn)
+        else:
+            self._turns[turn.run_id] = turn
+
+    def turns(self) -> list[Turn]:
+        """All of them; those whose place was taken will end as soon as they may."""
+        for run_id in self.superseded & self._turns.keys():
+            turn = self._turns[run_id]
+            turn.cancel_reason = turn.cancel_reason or "superseded"
+        return list(self._turns.values())
+
+
+async def _letters(around: Recovery, claim: Claim) -> Sequence[Letter]:
+    letters: list[Letter] = []
+    while page := await around.store.letters(claim, letters[-1].sequence if letters else -1, _PAGE):
+        letters += page
+    return letters
+
+
+async def _turn(around: Recovery, claim: Claim, letter: Letter, body: LetterBody, heads: set[str | None]) -> Turn:
     stored = await around.store.run(claim.key, letter.message_id)
     record = Record.decode(stored) if stored is not None else None
     # Its own context: whoever sent it is long gone.
@@ -67,7 +95,7 @@ async def _turn(around: Recovery, claim: Claim, letter: Letter, heads: set[str |
         partial(Turn, unpack_request(body.request), letter.message_id, claim.key, durable=True, created=body.created)
     )
     turn.start, turn.session_id = body.point, body.session_id
-    turn.cancel_reason = around.given_up(turn.run_id)
+    turn.cancel_reason, turn.token = around.given_up(turn.run_id), body.token
     suspicious = around.suspicious(turn.run_id) or (record is not None and record.suspect)
     turn.suspect = suspicious and (body.session_id is None or body.session_id not in heads)
     if record is not None:
@@ -82,13 +110,14 @@ async def _turn(around: Recovery, claim: Claim, letter: Letter, heads: set[str |
 
 
 async def collected(around: Recovery, claim: Claim, run_ids: Container[str]) -> Sequence[Turn]:
-    """Letters that were accepted by the commits of other turns, in order, as turns."""
-    found: list[Turn] = []
-    after = -1
-    while letters := await around.store.letters(claim, after, _PAGE):
-        after = letters[-1].sequence
-        found += [await _turn(around, claim, letter, set()) for letter in letters if letter.message_id in run_ids]
-    return found
+    """Letters that were accepted by the commits of other turns, in order, as turns; with what had joined them."""
+    found = _Found()
+    for letter in await _letters(around, claim):
+        body = LetterBody.decode(letter.body)
+        if letter.message_id in run_ids or (body.run_id or "") in run_ids:
+            found.add(await _turn(around, claim, letter, body, set()), body)
+        found.superseded.update(body.supersedes)
+    return found.turns()
 
 
 async def _resume_transcript(around: Recovery, claim: Claim, turn: Turn, record: Record) -> None:

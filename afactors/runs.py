@@ -192,23 +192,40 @@ def stored_here(messages: Sequence[Mapping[str, Any]]) -> Stored:
 
 @dataclass(frozen=True, slots=True)
 class LetterBody:
-    """What a durable letter holds; its request as `pack_request` made it."""
+    """What a durable letter holds.
+
+    Attributes:
+        request: As `pack_request` made it.
+        created: When it was accepted, in seconds since the epoch.
+        session_id: Its session, or None.
+        start: Where that begins if the store does not have it, encoded.
+        run_id: The run that it is a part of, if others are or can be, too.
+        token: Its global name, if it has no record of its own that says so.
+        supersedes: The runs whose place it took.
+    """
 
     request: bytes
     created: float
     session_id: str | None
     start: bytes | None
+    run_id: str | None = None
+    token: str | None = None
+    supersedes: Sequence[str] = ()
 
     def encode(self) -> bytes:
-        """As a versioned msgpack map."""
-        record = {"v": VERSION, "r": self.request, "c": self.created, "s": self.session_id, "p": self.start}
+        """As a versioned msgpack map; absent fields have their defaults."""
+        record: dict[str, Any] = {"v": VERSION, "r": self.request, "c": self.created}
+        record.update(s=self.session_id, p=self.start)
+        optional = {"j": self.run_id, "n": self.token, "x": list(self.supersedes)}
+        record.update((key, value) for key, value in optional.items() if value)
         return pack(record, "letter")
 
     @classmethod
     def decode(cls, data: bytes) -> LetterBody:
         """Read what `encode` wrote."""
         record = _checked(unpack(data), "letter")
-        return cls(record["r"], record["c"], record["s"], record["p"])
+        optional = record.get("j"), record.get("n"), record.get("x", ())
+        return cls(record["r"], record["c"], record["s"], record["p"], *optional)
 
     @property
     def point(self) -> Point | None:

@@ -30,7 +30,7 @@ from afactors_channels import (
     SessionEdit,
     StorageFull,
 )
-from afactors_store import LmdbStore, Store, StoreBroken, StoreStatistics
+from afactors_store import LmdbStore, Store, StoreBroken, StoreStatistics, StoreUnusable
 
 from .asking import waiting_for
 from .bridge import BridgeStatistics
@@ -43,8 +43,10 @@ from .limits import LimitOptions, Limits
 from .opening import Life, Plan, opened
 from .operations import ActorOperations
 from .placing import place
+from .reaching import IdentityResolver, Outreach
 from .reception import AuthPolicy, Reception
 from .reports import DrainReport
+from .scheduling import Scheduling
 from .serve import serve
 from .sessions import messages_at, read_session
 from .supervision import ActorsStatistics
@@ -71,7 +73,7 @@ class RuntimeStatistics:
     bridge: BridgeStatistics
 
 
-class Runtime(ActorOperations):
+class Runtime(ActorOperations, Outreach, Scheduling):
     """Hosts one agent for many conversations.
 
     Use it as ``async with runtime``, embed it with `init_app`, or let `serve` do everything.
@@ -87,9 +89,12 @@ class Runtime(ActorOperations):
         checkpoint_types: Classes that a workflow's checkpoints may hold, beside the framework's own, common types and
             those that were given to its `register_checkpoint_type`; or their names (``module:Class``). Anything else is
             refused, when it is to be stored and when it is to be restored.
+        identity_resolver: Whose actor an identity belongs to; see `IdentityResolver`.
         on_broken: Called once when the store or the target's thread is beyond help, with the reason; by default the
             process is asked to terminate (SIGTERM): serving without being able to remember is worse than being down.
         tune_gc: Whether the process's garbage collector is set to look for cycles less often while the runtime is open.
+        control: Whether commands (``python -m afactors deliveries``) may reach it by a socket in the state folder, that
+            only its owner can open.
         **limits: Any field of `Limits`, by name.
     """
 
@@ -103,8 +108,10 @@ class Runtime(ActorOperations):
         authorize: AuthPolicy | None = None,
         overlap: OverlapPolicy = "enqueue",
         checkpoint_types: Iterable[type | str] = (),
+        identity_resolver: IdentityResolver | None = None,
         on_broken: Callable[[str], None] | None = None,
         tune_gc: bool = True,
+        control: bool = True,
         **limits: Unpack[LimitOptions],
     ) -> None:
         self.limits = Limits.of(limits)
@@ -121,6 +128,7 @@ class Runtime(ActorOperations):
         self._plan = Plan(
             target,
             type_names(checkpoint_types),
+            identity_resolver,
             self.store,
             wait_lock,
             contributions,
@@ -129,6 +137,9 @@ class Runtime(ActorOperations):
             tune_gc,
             self.limits,
             self._break,
+            self,
+            control,
+            self,
         )
 
     # -- open and close
@@ -204,6 +215,8 @@ class Runtime(ActorOperations):
             return self.store.full
         except StoreBroken as exc:
             self._break(f"the store failed: {exc}")
+            return True
+        except StoreUnusable:  # it is closed already, and the runtime about to be
             return True
 
     # -- turns
@@ -331,15 +344,24 @@ class Runtime(ActorOperations):
         return await self._opened_now().continuations.get(token, partition, wait=wait)
 
     async def get_input(self, token: str, *, partition: str | None = None) -> Sequence[Mapping[str, Any]]:
-        """The messages that a run was given, serialized: also of one that failed, to be run again."""
+        """The messages that a run was given, serialized: also of one that failed, to be run again.
+
+        By any of its names these are all messages that became this one run, in order.
+        """
         return await self._opened_now().continuations.input(token, partition)
 
     async def cancel(self, token: str, *, partition: str | None = None) -> HostedRun:
-        """Cancel a run wherever it is; returns it as it ended. One that has ended stays as it is."""
+        """Cancel a run wherever it is; returns it as it ended. One that has ended stays as it is.
+
+        Any of its names cancels all of it, whichever of its messages that was the name of.
+        """
         return await self._opened_now().continuations.cancel(token, partition)
 
     async def forget(self, token: str, *, partition: str | None = None) -> None:
-        """Remove a run's record, transcript and point; cancels it first if it has not ended."""
+        """Remove a run's record, transcript and point; cancels it first if it has not ended.
+
+        Other names that it has lead to no result any more, but to a point until they are forgotten, too.
+        """
         await self._opened_now().continuations.forget(token, partition)
 
     def subscribe(

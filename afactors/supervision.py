@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextvars
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import takewhile
@@ -16,9 +16,11 @@ from itertools import takewhile
 import trio
 
 from afactors_channels import ChannelContribution, OverlapPolicy, Overloaded, StorageFull, TargetFailed
-from afactors_store import Store, StoreBroken
+from afactors_store import NewDelivery, Store, StoreBroken
 
 from .actor import Actor
+from .current import Host
+from .delivering import Deliverer
 from .history import Point
 from .journal import restarted
 from .limits import FairSlots, Limits
@@ -68,11 +70,15 @@ class Supervisor:
         limits: Limits,
         channels: Mapping[str, ChannelContribution],
         on_broken: Callable[[str], None],
+        deliverer: Deliverer,
+        host: Host | None = None,
     ) -> None:
         self.store = store
+        self.host = host
         self.target = target
         self.limits = limits
         self.channels = channels
+        self.deliverer = deliverer
         self.suspects = FairSlots(1)
         self.turns: dict[str, Turn] = {}
         """Turns that have not ended, by token."""
@@ -158,6 +164,11 @@ class Supervisor:
         if self._nursery is not None and not self.draining:
             contextvars.Context().run(self._nursery.start_soon, self._collect, turn)
 
+    def posted(self, deliveries: Sequence[NewDelivery]) -> None:
+        """Deliveries were committed."""
+        if deliveries:
+            self.deliverer.notice(deliveries)
+
     async def _collect(self, turn: Turn) -> None:
         try:
             await self.room()
@@ -202,7 +213,8 @@ class Supervisor:
     async def room(self) -> None:
         """Wait until letters that were left behind can be taken up, and new ones still find room."""
         while len(self._actors) - len(self._idle) >= self.limits.max_live_actors // 2:
-            self._room = trio.Event()
+            if self._room.is_set():
+                self._room = trio.Event()
             await self._room.wait()
 
     def _register(self, turn: Turn) -> None:
@@ -240,6 +252,11 @@ class Supervisor:
                     blocking.append(wanted if begun else self._running_in(wanted.key, wanted.session_id))
         return False
 
+    def cancel_key(self, key: str, reason: str) -> int:
+        """Cancel what runs and what waits of a key; how many turns that were."""
+        actor = self._actors.get(key)
+        return len(actor.cancel_all(reason)) if actor is not None else 0
+
     def busy(self, key: str, session_id: str) -> bool:
         """Whether a turn runs or waits in a session."""
         actor = self._actors.get(key)
@@ -252,11 +269,13 @@ class Supervisor:
     def turn_ended(self, actor: Actor, turn: Turn) -> None:
         """Count an end, and note whether the actor has become idle."""
         self.ended[_fate(turn)] += 1
-        self._here.discard(turn.run_id)
         self._crashed.pop(turn.run_id, None)
-        for registry, name in ((self.turns, turn.token), (self.repeatable, turn.idempotency)):
-            if name is not None and registry.get(name) is turn:
-                del registry[name]
+        for one in turn.parts:
+            self._here.discard(one.run_id)
+            for registry, name in ((self.turns, one.token), (self.repeatable, one.idempotency)):
+                if name is not None and registry.get(name) is one:
+                    del registry[name]
+        turn.joined = []  # they lead to it, and it to them
         self._room.set()
         self.note(actor)
 
@@ -276,6 +295,7 @@ class Supervisor:
         if self._actors.get(actor.key) is actor and not actor.idle:
             self._idle.pop(actor.key, None)
         elif self._actors.get(actor.key) is actor:
+            self._room.set()
             self._idle[actor.key] = trio.current_time()
             self._idle.move_to_end(actor.key)
             if len(self._idle) > self.limits.max_idle_actors:

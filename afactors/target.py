@@ -16,6 +16,7 @@ from afactors_channels.workflows import response_of
 from afactors_store import Commit
 
 from .history import Changes, Point, ReadLog, identify
+from .identities import HOSTING
 from .questions import Answer, Asked, approval_response
 from .turn import Turn
 
@@ -142,8 +143,18 @@ def input_messages(turn: Turn) -> list[Message]:
     if approving:
         messages = [_approving(message, approving) for message in messages]
     identify(messages, f"{turn.run_id}:")
+    _tell_origin(messages, turn.request)
     turn.messages = messages
     return messages
+
+
+def _tell_origin(messages: Sequence[Message], request: ChannelRequest) -> None:
+    """Have what a user said tell who that is, if a platform vouches for it. What a request claims of this goes."""
+    identity = request.identity
+    for message in messages:
+        message.additional_properties.pop(HOSTING, None)
+        if message.role == "user" and identity is not None and identity.verified:
+            message.additional_properties[HOSTING] = {"channel": identity.channel, "identity": identity.native_id}
 
 
 def _approving(message: Message, answers: Mapping[str, Answer]) -> Message:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextvars
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
 import trio
 from agent_framework import AgentResponse, AgentResponseUpdate, Message
@@ -19,18 +20,24 @@ from afactors_channels import (
     HostedRunResult,
     HostError,
     IsolationKeys,
+    OverlapPolicy,
     Overloaded,
     RunState,
     SessionEdit,
     TargetFailed,
 )
+from afactors_store import NewDelivery
 
 from .checkpoints import Steps
 from .history import Point
 from .journal import Journal
 from .questions import Answer
 from .remembering import Memory, Remembered
+from .reminders import Reminder
 from .runs import Record
+
+if TYPE_CHECKING:
+    from .current import Host
 
 TurnState: TypeAlias = Literal["accepting", "queued", "running", "committing"] | RunState
 """accepting → queued → running → committing → completed or incomplete; accepting, queued or running → cancelled;
@@ -92,13 +99,24 @@ class Turn:
         created: When it was accepted, in seconds since the epoch.
         attempt: Which attempt at it this is.
         outgoing: Turns that its code submitted: they are accepted by its commit.
+        posting: What its code sent, with the keys that it was sent for: its commit has that, too.
+        reminding: Reminders that its code made, or (None) cancelled, by key and id: its commit has that, too.
+        timer: The reminder that it is, by its document's name: settled when it is accepted, or sent.
+        host: The runtime that its code may ask, while it runs.
+        delivery_ids: Of a message that nobody asked for: its deliveries.
         packed: Its request, as its letter has it.
         suspect: Whether the attempt before may have ended the process: this one is counted before it runs.
         unmarked: Its record, if that does not say yet that it is a suspect.
         leftover: The log of an attempt that is over, to be dropped.
         edit: What it does to its session, instead of running the target.
         journal: Its transcript, if the channel writes one.
+        overlap: What it does to those that wait before it.
         interrupts: Turns that it has cancelled; it is accepted after their end.
+        supersedes: Turns that it will cancel once it is accepted.
+        into: The turn that it joins, once it is accepted: their run is one.
+        joined: Those that have joined it, in order; their messages are in its request.
+        quiet_since: When its first message came, by trio's clock.
+        quiet_until: Until when it waits for another one to join it.
         messages: Its input as the target got it.
         answers: What it answers, by the question's id.
         steps: What a workflow has written of its progress, if it has.
@@ -133,13 +151,23 @@ class Turn:
         self.created = time.time() if created is None else created
         self.attempt = 1
         self.outgoing: list[Turn] = []
+        self.posting: list[tuple[str, NewDelivery]] = []
+        self.reminding: dict[tuple[str, str], Reminder | None] = {}
+        self.timer: str | None = None
+        self.host: Host | None = None
+        self.delivery_ids: Sequence[str] = ()
         self.packed = b""
         self.suspect = False
         self.unmarked: Record | None = None
         self.leftover: int | None = None
         self.edit = edit
         self.journal: Journal | None = None
+        self.overlap: OverlapPolicy = "enqueue"
         self.interrupts: Sequence[Turn] = ()
+        self.supersedes: Sequence[Turn] = ()
+        self.into: Turn | None = None
+        self.joined: list[Turn] = []
+        self.quiet_since = self.quiet_until = -math.inf
         self.messages: Sequence[Message] = ()
         self.answers: Mapping[str, Answer] = {}
         self.steps: Steps | None = None
@@ -178,18 +206,41 @@ class Turn:
         return self.state not in ("accepting", "queued")
 
     @property
+    def whole(self) -> Turn:
+        """The turn whose run is its own."""
+        return self.into or self
+
+    @property
+    def parts(self) -> Sequence[Turn]:
+        """It, and those that have joined it."""
+        return (self, *self.joined)
+
+    @property
+    def head(self) -> str | None:
+        """The name of the point that its session is at afterwards: that of the last message."""
+        return self.parts[-1].request.name
+
+    def join(self, other: Turn) -> None:
+        """Have another turn end with this one, which says what both say; while it waits."""
+        other.into = self
+        self.joined.append(other)
+        self.request = self.request.replace(input=[*self.request.input, *other.request.input])
+
+    @property
     def failure(self) -> Literal["failed", "cancelled"]:
         """What it is called when it ends without a result: whoever takes too long has failed."""
         return "cancelled" if self.cancel_reason not in (None, "timeout") else "failed"
 
     def watched(self) -> Turn:
         """Have it hand its updates to an iterator; before it is delivered."""
-        if self.request.stream and self.journal is None:
+        if self.request.stream and self.attended and self.journal is None:
             self._publisher, self._reader = trio.open_memory_channel[Sequence[AgentResponseUpdate]](_BUFFERED_BATCHES)
         return self
 
     def cancel(self, reason: str) -> bool:
-        """Ask the turn to stop; False if it is too late for that."""
+        """Ask the turn to stop, and those with it that are one with it; False if it is too late for that."""
+        if self.into is not None:
+            return self.into.cancel(reason)
         if self.state not in ("accepting", "queued", "running"):
             return False
         if self.cancel_reason is None:
@@ -258,6 +309,9 @@ class Turn:
         self._end()
 
     def _end(self) -> None:
+        for one in self.joined:
+            one.state, one._result, one._error = self.state, self._result, self._error
+            one._end()
         self._ended.set()
         for call in self._at_end:
             call()
@@ -319,12 +373,14 @@ class Turn:
         Raises:
             HostError: It did not complete, and will not.
         """
-        _ = self.result
-        return replace(self.standing, state=state_of(self.said), ended=self.completed_at, result=self.said)
+        _, whole = self.result, self.whole
+        return replace(self.standing, state=state_of(whole.said), ended=whole.completed_at, result=whole.said)
 
     @property
     def standing(self) -> HostedRun:
         """Its run, while it has not ended."""
+        if self.into is not None:
+            return replace(self.into.standing, token=ContinuationToken(self.token or ""))
         request = self.request
         return HostedRun(
             token=ContinuationToken(self.token or ""),
@@ -389,7 +445,7 @@ class Turn:
             self._cancel_if_abandoned()
 
     def _cancel_if_abandoned(self) -> None:
-        if self._abandoned and not self._followers and not self.ended:
+        if not self.ended and all(one._abandoned and not one._followers for one in self.whole.parts):
             self.cancel("disconnected")
 
 
@@ -415,6 +471,8 @@ def cancelled_error(reason: str) -> HostError:
         return TargetFailed("The server is stopping; the turn was not completed.", code="draining", status=503)
     if reason == "timeout":
         return TargetFailed("The agent did not answer in time.", code="timeout", status=504)
+    if reason == "superseded":
+        return TargetFailed("A newer message took this one's place.", code="superseded", status=409)
     if reason == "interrupted":
         return TargetFailed("Another message took this one's place.", code="interrupted", status=409)
     return TargetFailed("The turn was cancelled.", code="cancelled", status=409)

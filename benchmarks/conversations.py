@@ -17,6 +17,7 @@ import trio
 from .background import background_turns
 from .burst import connection_burst
 from .commits import group_commit
+from .deliveries import deliveries
 from .history import late_turns
 from .in_process import asked_turns, spaced_turns, streamed_turns
 from .load import WrongAnswer
@@ -48,12 +49,13 @@ SCENARIOS: Mapping[str, tuple[Scenario, str]] = {
     "history": (late_turns, "turn 1,000 against turn 10, without the agent's own time"),
     "sizes": (sizes, "what a conversation of 1,000 turns takes in the store, against its messages"),
     "memory": (memory, "what 20,000 visited conversations leave behind, and what an idle one takes"),
+    "deliveries": (deliveries, "10,000 to an HTTP receiver, against the same client without a store; and more of them"),
     "burst": (connection_burst, "1,000 connections at the same moment; compared with bare quart-trio"),
 }
 
-QUICK = Plan(conversations=20, turns=3, rounds=2, history=200, visited=2000, burst=200, runs=500)
+QUICK = Plan(conversations=20, turns=3, rounds=2, history=200, visited=2000, burst=200, runs=500, deliveries=1000)
 
-_COUNTS = ("conversations", "turns", "rounds", "chunks", "history", "visited", "runs", "burst")
+_COUNTS = ("conversations", "turns", "rounds", "chunks", "history", "visited", "runs", "burst", "deliveries")
 
 _FAILURES = (WrongAnswer, ProcessFailed, TookTooLong, trio.TooSlowError, OSError)
 
@@ -123,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--visited", what="conversations that the memory scenario visits")
     add("--runs", what="runs that the runs scenario stores")
     add("--burst", what="connections that the burst scenario opens")
+    add("--deliveries", what="deliveries that wait in the deliveries scenario")
     parser.add_argument(
         "--spacing",
         type=_seconds,

@@ -24,6 +24,7 @@ class Plan:
         visited: Conversations that the memory scenario visits.
         runs: Runs that the runs scenario stores.
         burst: Connections that are opened at once.
+        deliveries: Deliveries that wait to be sent; to start with, ten times as many.
         state_dir: Folder for the stores, which are deleted afterwards; None takes the system's own.
         cores: Which core runs what.
         patience: Seconds that one round may take before the scenario is given up.
@@ -38,6 +39,7 @@ class Plan:
     visited: int = 20_000
     runs: int = 10_000
     burst: int = 1000
+    deliveries: int = 10_000
     state_dir: str | None = None
     cores: Cores = field(default_factory=Cores.found)
     patience: float = 120.0

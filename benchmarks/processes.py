@@ -59,7 +59,21 @@ async def agent_server(plan: Plan, *, spacing: float = 0.0) -> AsyncIterator[Ser
 async def _server(plan: Plan, options: Sequence[str], spacing: float) -> AsyncIterator[Server]:
     core = [] if plan.cores.server is None else ["--core", str(plan.cores.server)]
     arguments = [*options, "--chunks", str(plan.chunks), "--spacing", str(spacing), *core]
-    async with _child("benchmarks.server", arguments) as process:
+    async with _listening("benchmarks.server", arguments) as server:
+        yield server
+
+
+@asynccontextmanager
+async def receiver(plan: Plan) -> AsyncIterator[Server]:
+    """Somebody who takes whatever is POSTed, on the load generator's core."""
+    core = [] if plan.cores.load is None else ["--core", str(plan.cores.load)]
+    async with _listening("benchmarks.receiver", core) as server:
+        yield server
+
+
+@asynccontextmanager
+async def _listening(module: str, arguments: Sequence[str]) -> AsyncIterator[Server]:
+    async with _child(module, arguments) as process:
         url = ""
         with trio.move_on_after(_START_SECONDS):
             url = await _line(process)

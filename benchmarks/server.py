@@ -45,7 +45,7 @@ async def _serve_runtime(given: argparse.Namespace) -> None:
     async with trio.open_nursery() as nursery:
 
         async def end_with_parent() -> None:
-            await _input_ended()
+            await input_ended()
             os.kill(os.getpid(), signal.SIGTERM)
 
         nursery.start_soon(end_with_parent)
@@ -61,11 +61,12 @@ async def _serve_app(given: argparse.Namespace) -> None:
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_app, app, _announce, stop)
-        await _input_ended()
+        await input_ended()
         stop.set()
 
 
-async def _input_ended() -> None:
+async def input_ended() -> None:
+    """Wait until whoever started this process has closed its standard input, or is gone."""
     while True:
         await trio.lowlevel.wait_readable(sys.stdin)
         if not os.read(sys.stdin.fileno(), 4096):

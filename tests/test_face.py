@@ -10,21 +10,26 @@ import afactors_store
 
 FACES = {
     afactors: """
-        ActorExport AuthPolicy ChannelIdentity ChannelRequest ChannelSession ContinuationToken DrainReport HostedRun
-        HostedRunResult HostedSession IsolationKeys Limits Question Runtime RuntimeStatistics SessionEdit
-        StoreHistoryProvider TargetUnusable UnusableFile get_current_isolation_keys get_current_request serve
+        ActorExport AuthPolicy ChannelIdentity ChannelRequest ChannelSession ContinuationToken CurrentTurn Deliveries
+        DeliveriesStatistics DeliveryPage DeliveryView DrainReport HostedRun HostedRunResult HostedSession
+        IdentityResolver IsolationKeys Limits Question Reminder ResponseTarget RetryPolicy Runtime RuntimeStatistics
+        SessionEdit StoreHistoryProvider TargetUnusable UnusableFile get_current_isolation_keys get_current_request
+        get_current_turn serve
     """,
     afactors_channels: """
-        BadRequest Channel ChannelContext ChannelContribution ChannelIdentity ChannelRequest ChannelResponseContext
-        ChannelResponseHook ChannelRunHook ChannelSession Conflicting ContinuationToken Endpoint HostError HostedRun
-        HostedRunResult HostedSession HostedTurn IsolationKeys NotAllowed NotFound OnDisconnect OverlapPolicy Overloaded
-        PushDeferred PushRejected Question QuestionKind Receive Repeated ResponsesChannel Restarted Route RunState
-        Scope Send SessionEdit SessionMode StorageFull TargetFailed TooLarge Transcriber Transcript Unprocessable
+        BadRequest Channel ChannelCommand ChannelCommandContext ChannelContext ChannelContribution ChannelIdentity
+        ChannelPush ChannelPushCodec ChannelRequest ChannelResponseContext ChannelResponseHook ChannelRunHook
+        ChannelSession Conflicting ContinuationToken Endpoint HostError HostedRun HostedRunResult HostedSession
+        HostedTurn IsolationKeys NotAllowed NotFound OnDisconnect OverlapPolicy Overloaded Push PushDeferred PushPolicy
+        PushRejected Question QuestionKind Receive Repeated ResponseTarget ResponsesChannel Restarted RetryPolicy Route
+        RunState Scope Send SessionEdit SessionMode StorageFull TargetFailed TelegramChannel TooLarge Transcriber
+        Transcript Unprocessable WebhookChannel WebhookEndpoint WebhookSource
     """,
     afactors_store: """
         Append BadKey Claim Commit Committed Conflict Dead DeadLetter Delivered Delivery Fenced FormatTooNew Found
-        Letter LmdbStore MAX_KEY_BYTES MAX_NAME_BYTES MemoryStore NewDelivery NewLetter Retry RunRecord Settlement Slice
-        Store StoreBroken StoreError StoreFull StoreLocked StoreStatistics StoreUnusable Work check_key
+        Letter LmdbStore MAX_KEY_BYTES MAX_NAME_BYTES MemoryStore NewDelivery NewLetter Pending Postponed Retry
+        RunRecord Settlement Slice Store StoreBroken StoreError StoreFull StoreLocked StoreStatistics StoreUnusable
+        TakeNext Timer Work check_key
     """,
 }
 

@@ -6,7 +6,7 @@ remembered, its tools run through the framework's own function calling, and its 
 
     client   the mind's decisions, in the framework's terms, word by word
     mind     what to say or which tool to call, from the conversation alone; pure
-    tools    the time, sums, notes
+    tools    the time, sums, notes, reminders
     sums     arithmetic that can do nothing but arithmetic; pure
 
 Arrows run downward in that list.

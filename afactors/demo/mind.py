@@ -17,6 +17,7 @@ This is what I can do, all of it offline:
 - tell the time: 'what time is it in Tokyo?'
 - do sums: 'what is 12 * (3 + 4)?'
 - keep notes: 'note: buy milk', 'show my notes', 'delete note 1'
+- remind you: 'remind me in 5 minutes to stretch', 'my reminders', 'cancel reminder 1'
 - talk for a while: 'count to 20'"""
 ATTENTION = 1_000
 """Characters of a message that are read; the phrases' cost grows faster than the text they look at."""
@@ -105,6 +106,20 @@ def _note(found: re.Match[str], _: Sequence[str]) -> Call:
     return Call("add_note", {"text": found[1].strip()})
 
 
+_SPAN = r"(an?|one|\d{1,6}(?:\.\d{1,3})?) ((?:second|minute|hour|day)s?)"
+_SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
+
+
+def _remind(found: re.Match[str], _: Sequence[str]) -> Call:
+    count = 1.0 if found[1].lower() in {"a", "an", "one"} else float(found[1])
+    seconds = next(value for unit, value in _SECONDS.items() if found[2].lower().startswith(unit))
+    return Call("remind_me", {"minutes": count * seconds / 60, "what": found[3].strip()})
+
+
+def _reminded(found: re.Match[str], _: Sequence[str]) -> Say:
+    return Say(f"It is time: {found[1].strip()}")
+
+
 def _delete(found: re.Match[str], _: Sequence[str]) -> Call:
     return Call("delete_note", {"number": int(found[1])})
 
@@ -117,6 +132,13 @@ def _time(found: re.Match[str], _: Sequence[str]) -> Call:
 _PHRASES: list[tuple[re.Pattern[str], Callable[[re.Match[str], Sequence[str]], Say | Call]]] = [
     (re.compile(pattern, re.I), answer)
     for pattern, answer in (
+        (r"^Reminder: (.+)", _reminded),
+        (rf"\bremind me in {_SPAN} (?:to |that |about )?(.+)", _remind),
+        (
+            r"\b(?:cancel|delete|remove|forget) reminder (\d{1,9})\b",
+            lambda m, _: Call("cancel_reminder", {"number": int(m[1])}),
+        ),
+        (r"\b(?:my|list|show|the) reminders\b", lambda _, __: Call("my_reminders", {})),
         (r"^\s*note(?:\s+that\b|\s*:)\s*(.+)", _note),
         (r"\b(?:add|take|make) a note\b:?\s+(?:that\s+)?(.+)", _note),
         (

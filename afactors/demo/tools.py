@@ -1,13 +1,16 @@
-"""The demonstration agent's tools: the time, sums, and notes kept in the session's state."""
+"""The demonstration agent's tools: the time, sums, notes kept in the session's state, and reminders."""
 
 import functools
 import zoneinfo
 from collections.abc import Callable
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Annotated
 
 from agent_framework import FunctionInvocationContext, FunctionTool, tool
 
+from afactors_channels import HostError
+
+from ..current import get_current_turn
 from .sums import evaluate
 
 Clock = Callable[[], datetime]
@@ -16,6 +19,11 @@ NOTES = "demo_notes"
 """Where the notes are in `AgentSession.state`: a list of strings."""
 MOST_NOTES = 100
 LONGEST_NOTE = 500
+LONGEST_WAIT = 60 * 24 * 366
+"""Minutes until the latest reminder."""
+REMINDER = "Reminder: "
+"""How a reminder begins when it comes."""
+ALONE = "I have no calendar here: I remind only where afactors hosts me."
 
 
 def make_tools(clock: Clock) -> list[FunctionTool]:
@@ -30,7 +38,8 @@ def make_tools(clock: Clock) -> list[FunctionTool]:
         name, info = found
         return f"In {name} it is {clock().astimezone(info):%H:%M on %A, %d %B %Y}."
 
-    return [current_time, calculate, add_note, list_notes, delete_note]
+    notes = [add_note, list_notes, delete_note]
+    return [current_time, calculate, *notes, remind_me, my_reminders, cancel_reminder]
 
 
 def find_zone(name: str) -> tuple[str, tzinfo] | None:
@@ -90,6 +99,54 @@ def delete_note(number: Annotated[int, "Its number in the list"], context: Funct
         return f"There is no note {number}."
     _keep(context, notes[: number - 1] + notes[number:])
     return f"Deleted note {number}: {notes[number - 1]}"
+
+
+@tool
+async def remind_me(
+    minutes: Annotated[float, "In how many minutes"], what: Annotated[str, "What to remind the user of"]
+) -> str:
+    """Remind the user of something later."""
+    turn = get_current_turn()
+    if turn is None:
+        return ALONE
+    if not 0 <= minutes <= LONGEST_WAIT or len(what) > LONGEST_NOTE:
+        return f"I remind of {LONGEST_NOTE} characters at most, within a year."
+    try:
+        await turn.schedule(timedelta(minutes=minutes), f"{REMINDER}{what}")
+    except HostError as error:
+        return f"I cannot do that: {error.message}"
+    return (
+        f"I will remind you in {minutes:g} minute{'s' * (minutes != 1)}: {what}\n"
+        "Where I can write to you first, I will; here it becomes a part of this conversation, which you see when you "
+        "look at it again."
+    )
+
+
+@tool
+async def my_reminders() -> str:
+    """List the reminders that have not come yet."""
+    turn = get_current_turn()
+    if turn is None:
+        return ALONE
+    found = await turn.list_reminders()
+    lines = (
+        f"{n}. {datetime.fromtimestamp(one.due, UTC):%H:%M on %d %B} (UTC): {one.text.removeprefix(REMINDER)}"
+        for n, one in enumerate(found, 1)
+    )
+    return "\n".join(["Your reminders:", *lines]) if found else "There are no reminders."
+
+
+@tool
+async def cancel_reminder(number: Annotated[int, "Its number in the list"]) -> str:
+    """Cancel a reminder."""
+    turn = get_current_turn()
+    if turn is None:
+        return ALONE
+    found = await turn.list_reminders()
+    if not 1 <= number <= len(found):
+        return f"There is no reminder {number}."
+    await turn.cancel_reminder(found[number - 1].reminder_id)
+    return f"Cancelled reminder {number}: {found[number - 1].text.removeprefix(REMINDER)}"
 
 
 def _notes(context: FunctionInvocationContext) -> list[str]:

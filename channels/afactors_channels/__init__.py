@@ -8,8 +8,10 @@ Floor plan (arrows point to what may be imported):
 * `workflows`: a workflow's events, as the framework's messages.
 * `pushes` → requests: deliveries, and when they are tried again.
 * `contract` → all of these: what a channel is, and is given.
+* `wire` → errors: JSON from the wire and onto it.
 * `asgi` → contract: the few ASGI shells that channels share. Imports trio.
 * `credentials` → errors: API keys, and the partitions that they stand for.
+* `telegram/`, `webhook/` → all of the above: chats with a Telegram bot; signed webhooks, both ways.
 * `responses/` → all of the above: the OpenAI Responses API: a pure half, and a thin shell.
 
 Nothing here imports the runtime or the store.
@@ -51,11 +53,23 @@ from .outcomes import RunState as RunState
 from .outcomes import SessionEdit as SessionEdit
 from .outcomes import Transcriber as Transcriber
 from .outcomes import Transcript as Transcript
+from .pushes import ChannelCommand as ChannelCommand
+from .pushes import ChannelCommandContext as ChannelCommandContext
+from .pushes import ChannelPush as ChannelPush
+from .pushes import ChannelPushCodec as ChannelPushCodec
+from .pushes import Push as Push
+from .pushes import PushPolicy as PushPolicy
+from .pushes import RetryPolicy as RetryPolicy
 from .requests import ChannelIdentity as ChannelIdentity
 from .requests import ChannelRequest as ChannelRequest
 from .requests import ChannelSession as ChannelSession
 from .requests import IsolationKeys as IsolationKeys
 from .requests import OnDisconnect as OnDisconnect
 from .requests import OverlapPolicy as OverlapPolicy
+from .requests import ResponseTarget as ResponseTarget
 from .requests import SessionMode as SessionMode
 from .responses.channel import ResponsesChannel as ResponsesChannel
+from .telegram.channel import TelegramChannel as TelegramChannel
+from .webhook.channel import WebhookChannel as WebhookChannel
+from .webhook.endpoints import WebhookEndpoint as WebhookEndpoint
+from .webhook.endpoints import WebhookSource as WebhookSource

@@ -24,7 +24,7 @@ from .outcomes import (
     Transcriber,
 )
 from .pushes import ChannelCommand, ChannelPush, ChannelPushCodec, PushPolicy
-from .requests import ChannelRequest, OverlapPolicy
+from .requests import ChannelIdentity, ChannelRequest, OverlapPolicy
 
 
 class HostedTurn(Protocol):
@@ -153,6 +153,18 @@ class ChannelContext(Protocol):
 
         Nothing is changed by it.
         """
+        ...
+
+    async def resolve(self, identity: ChannelIdentity) -> str:
+        """The isolation key of an identity that its platform vouches for."""
+        ...
+
+    async def reset_session(self, isolation_key: str) -> str:
+        """Have a key's next message begin a new session; returns that session's id. The old one is kept."""
+        ...
+
+    async def cancel_running(self, isolation_key: str) -> int:
+        """Cancel what runs in a key's present session; returns how many turns that were."""
         ...
 
     async def stopping(self) -> None:

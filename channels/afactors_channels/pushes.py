@@ -46,6 +46,19 @@ class Push:
     payload: Mapping[str, Any] | None = None
 
 
+HOSTING = "hosting"
+"""The additional property of messages that says where they came from, and where they went."""
+
+
+def failed_with(response: AgentResponse[Any]) -> str | None:
+    """The code of the error that a delivery tells of; None if it is what the target said."""
+    for message in response.messages:
+        told = (message.additional_properties or {}).get(HOSTING)
+        if isinstance(told, Mapping) and isinstance(told.get("error"), str):
+            return str(told["error"])
+    return None
+
+
 ChannelPush: TypeAlias = Callable[[Push], Awaitable[None]]
 """Sends one message, and returns once the destination has it. Pushes to one destination come one after the other.
 
@@ -145,7 +158,7 @@ class PushPolicy:
         concurrency: How many are sent at once.
         rate: Most that are begun in a second; None for no limit.
         timeout: Seconds that one attempt may take.
-        breaker: Failures in a row, over all its destinations, after which the channel is left alone for a while.
+        breaker: Failures in a row, of at least two destinations, after which the channel is left alone for a while.
         pause: How long: seconds, doubling with every time that it fails again, up to `longest_pause`.
         longest_pause: See `pause`.
     """

@@ -12,9 +12,11 @@ disabled: run without any session, remember nothing."""
 
 OnDisconnect: TypeAlias = Literal["cancel", "finish"]
 
-OverlapPolicy: TypeAlias = Literal["enqueue", "reject", "interrupt"]
+OverlapPolicy: TypeAlias = Literal["enqueue", "reject", "interrupt", "latest", "coalesce"]
 """What becomes of a message to a session that is busy. enqueue: it waits in line; reject: it is refused as
-`Conflicting`; interrupt: the turn that runs is cancelled, and nothing of it is kept."""
+`Conflicting`; interrupt: the turn that runs is cancelled, and nothing of it is kept; latest: those that wait are
+cancelled, and what runs goes on; coalesce: it joins the last one that waits, if that is of its kind: one turn, whose
+input is both."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,18 @@
 Floor plan, from the ground up; a module imports only from those above it:
 
 * `errors`: what can go wrong, by whose fault. Imports nothing.
-* `protocol`: the seam: the `Store` Protocol and the values that cross it. Imports nothing.
-* `keys`: how rows are named and which strings may name anything. Pure; imports `errors`, `protocol`.
+* `values`: what crosses the seam: what a store is given, and what it gives. Imports nothing.
+* `protocol`: the seam: the `Store` Protocol.
+* `keys`: how rows are named and which strings may name anything. Pure; imports `errors`, `values`.
 * `records`: what rows hold: versioned msgpack. Pure; imports `errors`.
 * `kv`: ordered key-value transactions, over LMDB's and over a sorted dict.
 * `prepare`: a commit, checked and encoded by the caller. Pure.
 * `actors`: the directory of keys, heads, aliases, counters.
-* `letters`, `deliveries`: the inbox and the lanes.
+* `letters`, `deliveries`, `dead`: the inbox, the lanes, the dead letters.
 * `apply`: a commit. `upkeep`: expiry and erasing. `reads`: claims and listings. `copying`: one key as a whole.
 * `engine`: what a store runs on, and how a batch is applied to it.
 * `writer`: the task that commits in groups.
-* `base`: the Protocol's methods over any engine.
+* `serving`, `outbox`, `base`: the Protocol's methods over any engine: what they stand on, deliveries, all others.
 * `lock`: who owns a directory.
 * `lmdb_store`, `memory`: the two stores.
 """
@@ -32,24 +33,28 @@ from .errors import StoreUnusable as StoreUnusable
 from .keys import check_key as check_key
 from .lmdb_store import LmdbStore as LmdbStore
 from .memory import MemoryStore as MemoryStore
-from .protocol import MAX_KEY_BYTES as MAX_KEY_BYTES
-from .protocol import MAX_NAME_BYTES as MAX_NAME_BYTES
-from .protocol import Append as Append
-from .protocol import Claim as Claim
-from .protocol import Commit as Commit
-from .protocol import Committed as Committed
-from .protocol import Dead as Dead
-from .protocol import DeadLetter as DeadLetter
-from .protocol import Delivered as Delivered
-from .protocol import Delivery as Delivery
-from .protocol import Found as Found
-from .protocol import Letter as Letter
-from .protocol import NewDelivery as NewDelivery
-from .protocol import NewLetter as NewLetter
-from .protocol import Retry as Retry
-from .protocol import RunRecord as RunRecord
-from .protocol import Settlement as Settlement
-from .protocol import Slice as Slice
 from .protocol import Store as Store
-from .protocol import StoreStatistics as StoreStatistics
-from .protocol import Work as Work
+from .values import MAX_KEY_BYTES as MAX_KEY_BYTES
+from .values import MAX_NAME_BYTES as MAX_NAME_BYTES
+from .values import Append as Append
+from .values import Claim as Claim
+from .values import Commit as Commit
+from .values import Committed as Committed
+from .values import Dead as Dead
+from .values import DeadLetter as DeadLetter
+from .values import Delivered as Delivered
+from .values import Delivery as Delivery
+from .values import Found as Found
+from .values import Letter as Letter
+from .values import NewDelivery as NewDelivery
+from .values import NewLetter as NewLetter
+from .values import Pending as Pending
+from .values import Postponed as Postponed
+from .values import Retry as Retry
+from .values import RunRecord as RunRecord
+from .values import Settlement as Settlement
+from .values import Slice as Slice
+from .values import StoreStatistics as StoreStatistics
+from .values import TakeNext as TakeNext
+from .values import Timer as Timer
+from .values import Work as Work

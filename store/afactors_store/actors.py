@@ -63,6 +63,13 @@ def save(kv: Transaction, number: bytes, head: Head) -> None:
     kv.put(keys.row(number, keys.HEAD), records.encode_head(head))
 
 
+def advance(kv: Transaction, number: bytes, head: Head) -> Head:
+    """Count as a commit what changes an actor without being one."""
+    head = head._replace(version=head.version + 1)
+    save(kv, number, head)
+    return head
+
+
 def create(kv: Transaction, key: bytes) -> tuple[bytes, Head]:
     """A new actor for a key that has none: its number and its head, which the caller saves."""
     number, head = create_hidden(kv, key)
@@ -92,6 +99,12 @@ def read_counters(kv: Reader) -> Counters:
 def write_counters(kv: Transaction, counters: Counters) -> None:
     """Write the store's counters."""
     kv.put(keys.COUNTERS, records.encode_counters(counters))
+
+
+def count(kv: Transaction, *, pending: int = 0, dead: int = 0) -> None:
+    """Count deliveries and dead letters that came (or went, if negative)."""
+    counters = read_counters(kv)
+    write_counters(kv, counters._replace(pending=counters.pending + pending, dead=counters.dead + dead))
 
 
 def check_aliases(kv: Reader, key: bytes, number: bytes | None, aliases: list[tuple[bytes, bool]]) -> None:

@@ -5,14 +5,15 @@ So a commit that is refused has changed nothing, and the batch that it is in goe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from . import actors, deliveries, keys, letters, records
 from .errors import Conflict, Fenced
 from .kv import Reader, Transaction, delete_range
 from .prepare import Prepared
-from .protocol import Committed
 from .records import Head, NameRecord
+from .values import Committed
 
 _ENTRIES = {keys.TIMER: keys.timer_entry, keys.EXPIRES: keys.expiry_entry}
 
@@ -44,6 +45,7 @@ def check(kv: Reader, number: bytes | None, prepared: Prepared) -> dict[bytes, b
     """
     _check_logs(kv, number, prepared)
     _check_names(kv, number, prepared)
+    _check_timers(kv, number, prepared.fire)
     actors.check_aliases(kv, prepared.key, number, prepared.aliases)
     consumed = letters.locate(kv, number, prepared.consume)
     letters.check_new(kv, number, prepared.letters, consumed)
@@ -60,6 +62,8 @@ def write(
     _write_names(kv, number, prepared)
     _write_expiries(kv, number, prepared)
     _write_runs(kv, number, prepared)
+    for name in prepared.fire:
+        set_instant(kv, number, keys.TIMER, name, None)
     for name, at in prepared.timers:
         set_instant(kv, number, keys.TIMER, name, at)
     if consumed:
@@ -119,6 +123,12 @@ def _check_names(kv: Reader, number: bytes | None, prepared: Prepared) -> None:
         owner = records.decode_name(raw).owner
         if owner != number and actors.head_of(kv, owner) is not None:
             raise Conflict("a name of this commit is held by another key")
+
+
+def _check_timers(kv: Reader, number: bytes | None, fired: Sequence[bytes]) -> None:
+    for name in fired:
+        if number is None or kv.get(keys.row(number, keys.TIMER, name)) is None:
+            raise Conflict("a timer of this commit is not set (any longer)")
 
 
 def _write_documents(kv: Transaction, number: bytes, prepared: Prepared) -> None:

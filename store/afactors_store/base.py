@@ -1,123 +1,24 @@
-"""The store over any engine: every method of the `Store` Protocol, once.
-
-Small reads happen in place, without a thread and without yielding to other tasks. Writes go to the writer
-task.
-"""
+"""The store over any engine: every method of the `Store` Protocol, once. Those of deliveries are in `outbox`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterable, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
 
-import trio
-
-from . import actors, apply, copying, deliveries, keys, letters, reads, upkeep
-from .engine import Engine
-from .errors import StoreBroken, StoreFull, StoreUnusable
-from .kv import Reader, Transaction
-from .prepare import ROW_BYTES, letter, prepare, readable
-from .protocol import (
-    Claim,
-    Commit,
-    Committed,
-    Dead,
-    DeadLetter,
-    Delivery,
-    Found,
-    Letter,
-    NewLetter,
-    Retry,
-    RunRecord,
-    Settlement,
-    Slice,
-    StoreStatistics,
-    Work,
-)
-from .records import Meta
-from .writer import Writer
-
-P = TypeVar("P")
-T = TypeVar("T")
-
-IN_PLACE_BYTES = 64 * 1024
-"""What a listing may read on trio's thread; the rest is read aside, in slices."""
-SLICE_BYTES = 1024 * 1024
+from . import actors, apply, copying, keys, letters, reads, upkeep
+from .outbox import Outbox
+from .prepare import ROW_BYTES, letter, prepare
+from .serving import SLICE_BYTES
+from .values import Claim, Commit, Committed, Found, Letter, NewLetter, RunRecord, Slice, Timer, Work
 
 
-class Opened(NamedTuple):
-    """What exists only while a store is open."""
-
-    engine: Engine
-    writer: Writer
-    meta: Meta
-    pid: int
-    left_cleanly: bool
-
-
-class BaseStore:
+class BaseStore(Outbox):
     """A store whose subclass says how its engine is opened."""
 
     def __init__(self) -> None:
-        self._opened: Opened | None = None
+        super().__init__()
         self._restoring: set[bytes] = set()  # tokens of what is being restored
-
-    @asynccontextmanager
-    async def _serving(self, engine: Engine, meta: Meta, left_cleanly: bool) -> AsyncIterator[None]:
-        writer = Writer(engine)
-        self._opened = Opened(engine, writer, meta, os.getpid(), left_cleanly)
-        try:
-            async with _noting(engine), writer.running():
-                yield
-        finally:
-            self._opened = None
-
-    def _open_here(self) -> Opened:
-        opened = self._opened
-        if opened is None:
-            raise StoreUnusable("the store is not open; use it within `async with store.open():`")
-        if opened.pid != os.getpid():
-            raise StoreUnusable(
-                f"the store was opened by process {opened.pid} and cannot be used in a child that it forked"
-            )
-        if opened.writer.broken is not None:
-            raise StoreBroken(opened.writer.broken)
-        return opened
-
-    @property
-    def store_id(self) -> bytes:
-        """16 random bytes, made when the store was created."""
-        return self._open_here().meta.store_id
-
-    @property
-    def secret(self) -> bytes:
-        """32 random bytes, made when the store was created; never on the wire."""
-        return self._open_here().meta.secret
-
-    @property
-    def left_cleanly(self) -> bool:
-        """Whether the previous owner left in order, or there was none."""
-        return self._open_here().left_cleanly
-
-    @property
-    def full(self) -> bool:
-        """Whether new work must be refused."""
-        return self._open_here().engine.full
-
-    def statistics(self) -> StoreStatistics:
-        """The store in figures, now. Every change counts as a commit there: letters and settlements, too."""
-        engine, writer, *_ = self._open_here()
-        return StoreStatistics(
-            keys=engine.read(actors.read_counters).keys,
-            commits=writer.applied,
-            batches=writer.batches,
-            refused=writer.refused,
-            waiting=writer.waiting,
-            used_bytes=engine.used_bytes,
-            map_bytes=engine.map_bytes,
-        )
 
     async def claim(self, key: str, documents: Sequence[str] = ()) -> Claim:
         """Claim a key and read the named documents. Writes nothing."""
@@ -183,13 +84,15 @@ class BaseStore:
         position = _key_position(after)
         return await self._open_here().engine.read_aside(lambda kv: reads.work(kv, now, position, limit))
 
-    async def dead_letters(self, after: int = -1, limit: int = 100) -> list[DeadLetter]:
-        """Deliveries that ended as `Dead`, in the order of their commits, after position `after`."""
-        return await self._listing(reads.dead_letters, keys.check_u64(after + 1, "a position"), limit)
+    async def timers(self, now: float, after: bytes = b"", limit: int = 100) -> list[Timer]:
+        """Timers that are due at `now`, the earliest first, after position `after`."""
+        keys.instant(now)
+        return await self._listing(partial(reads.timers, now=now), after, limit)
 
-    async def next_due(self) -> float | None:
-        """The earliest instant at which a lane head is due, or None."""
-        return await self._point(deliveries.next_due)
+    async def next_timer(self, after: float | None = None) -> float | None:
+        """The earliest instant that a timer has, or of those later than `after`; None if there is none."""
+        start = keys.TIMERS if after is None else keys.up_to(keys.TIMERS, after)
+        return await self._point(lambda kv: reads.next_timer(kv, start))
 
     async def enqueue(self, key: str, message_id: str, body: bytes) -> bool:
         """Accept a letter: durable when it returns. False if (key, message_id) waits already.
@@ -207,27 +110,6 @@ class BaseStore:
         prepared = prepare(claim, commit)
         store_id = self.store_id
         return await self._write(lambda txn: apply.commit(txn, prepared, store_id), prepared.size)
-
-    async def due(self, now: float, limit: int, visibility: float) -> list[Delivery]:
-        """Take lane heads that are due: each counts an attempt and is due again at `now + visibility`."""
-        for at in (now, visibility):
-            keys.instant(at)
-        if not await self._point(lambda kv: deliveries.any_due(kv, now)):
-            return []
-        writer = self._open_here().writer
-        return await writer.submit(lambda txn: deliveries.take_due(txn, now, limit, visibility), limit * ROW_BYTES)
-
-    async def settle(self, delivery: Delivery, outcome: Settlement) -> None:
-        """End an attempt. A delivery that is no longer this attempt's is left alone."""
-        if isinstance(outcome, Retry):
-            keys.instant(outcome.at)
-        if isinstance(outcome, Dead):
-            outcome = Dead(readable(outcome.reason))
-        lane = keys.encode_name(delivery.lane, "a lane")
-        await self._open_here().writer.submit(
-            lambda txn: deliveries.settle(txn, lane, delivery.delivery_id, delivery.attempt, outcome),
-            len(delivery.body) if isinstance(outcome, Dead) else ROW_BYTES,
-        )
 
     async def expire(self, now: float, limit: int = 256) -> int:
         """Delete at most `limit` rows whose time is over, oldest first, or of erasures that were cut short."""
@@ -286,62 +168,6 @@ class BaseStore:
             await self._write(partial(copying.add, number=number, prepared=prepared, store_id=store_id), prepared.size)
         last = prepare(as_if, copying.joined(kept))
         return await self._write(partial(copying.finish, number=number, kept=last, store_id=store_id), last.size)
-
-    async def _write(self, work: Callable[[Transaction], T], size: int) -> T:
-        opened = self._open_here()
-        self._check_size(opened, size)
-        return await opened.writer.submit(work, size)
-
-    def _check_unreserved(self) -> None:
-        opened = self._open_here()
-        if opened.engine.reserved:
-            opened.writer.refused += 1
-            raise StoreFull("the store is full: it takes no new work until something was erased or has expired")
-
-    def _check_size(self, opened: Opened, size: int) -> None:
-        if 0 < opened.engine.map_bytes < size:
-            opened.writer.refused += 1
-            raise StoreFull(f"{size} bytes in one change are more than the whole map of {opened.engine.map_bytes}")
-
-    async def _point(self, work: Callable[[Reader], T]) -> T:
-        """A small read: in place."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        return self._open_here().engine.read(work)
-
-    async def _listing(
-        self, listing: Callable[..., tuple[list[T], P | None]], position: P | None, limit: int
-    ) -> list[T]:
-        """A read of unknown size: the first slice in place, the others aside, each in a view of its own."""
-        found, position = await self._point(
-            lambda kv: listing(kv, position=position, limit=limit, budget=IN_PLACE_BYTES)
-        )
-        while position is not None:
-            left = partial(listing, position=position, limit=limit - len(found), budget=SLICE_BYTES)
-            more, position = await self._open_here().engine.read_aside(left)
-            found += more
-        return found
-
-
-@asynccontextmanager
-async def _noting(engine: Engine) -> AsyncIterator[None]:
-    """Note that the block was left in order, if it was."""
-    cancellation: BaseException | None = None
-    try:
-        yield
-    except BaseException as exc:
-        if not _is_cancellation(exc):
-            raise
-        cancellation = exc
-    with suppress(StoreFull):  # without room for the note, the next owner looks more closely than it must
-        await engine.note_clean()
-    if cancellation is not None:
-        raise cancellation
-
-
-def _is_cancellation(exc: BaseException) -> bool:
-    if isinstance(exc, BaseExceptionGroup):
-        return all(map(_is_cancellation, exc.exceptions))
-    return isinstance(exc, trio.Cancelled)
 
 
 def _named(documents: Sequence[str]) -> list[tuple[str, bytes]]:

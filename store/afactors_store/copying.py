@@ -15,8 +15,8 @@ from . import actors, apply, deliveries, keys, records
 from .errors import Conflict, StoreBroken
 from .kv import Reader, Transaction, take
 from .prepare import Prepared
-from .protocol import Append, Commit, Committed, NewDelivery, NewLetter, RunRecord, Slice
 from .records import Head
+from .values import Append, Commit, Committed, Dead, NewDelivery, NewLetter, RunRecord, Slice
 
 ADDING = (
     "put",
@@ -109,8 +109,9 @@ def _delivery(kv: Reader, number: bytes, rest: bytes, _value: bytes) -> Mapping[
 
 
 def _dead_letter(_kv: Reader, _number: bytes, _rest: bytes, value: bytes) -> Mapping[str, Any]:
-    dead = records.decode_dead_letter(value)
-    return {"deliveries": NewDelivery(dead.lane.decode(), dead.body, 0.0, dead.attempt, dead.reason)}
+    letter = records.decode_dead_letter(value)
+    end = Dead(letter.reason, letter.error, letter.died, letter.expires_at)
+    return {"deliveries": NewDelivery(letter.lane.decode(), letter.body, 0.0, letter.attempt, end)}
 
 
 _TOLD: Mapping[bytes, Callable[[Reader, bytes, bytes, bytes], Mapping[str, Any]]] = {

@@ -6,7 +6,7 @@ Layout (one B-tree; the first byte says which table, `#` is the actor's 8-byte n
 |---|---|---|
 | `m` format              | meta record        | format, store id, secret |
 | `m` clean               | empty              | the last owner left in order; gone while there is one |
-| `c`                     | counters           | next actor number, next delivery number, keys |
+| `c`                     | counters           | next actor and delivery number; keys, deliveries, dead letters |
 | `k` key                 | #                  | directory: isolation key to actor number |
 | `a` key                 | alias record       | another key that leads to an actor |
 | `n` name                | name record        | global name to its owner |
@@ -15,8 +15,10 @@ Layout (one B-tree; the first byte says which table, `#` is the actor's 8-byte n
 | `e` instant # run id    | empty              | index: runs by expiry |
 | `e` instant # NUL `l` log | empty            | index: logs by expiry, in the same order of instants |
 | `e` instant # NUL `n` name | empty           | index: names by expiry, likewise |
+| `e` instant # NUL `z` delivery | empty       | index: dead letters by expiry, likewise |
 | `l` lane NUL delivery   | #                  | index: a lane's deliveries, oldest first |
-| `h` instant delivery    | #                  | index: heads of lanes by due time |
+| `h` group NUL instant delivery | #           | index: heads of lanes by group and due time |
+| `u` delivery            | #                  | index: attempts under way |
 | `z` delivery            | #                  | index: dead letters |
 | `x` #                   | empty, or a token  | index: erasures, and restorings, that are not finished |
 | `r` # NUL               | head record        | the actor: key, incarnation, version, counts |
@@ -28,9 +30,9 @@ Layout (one B-tree; the first byte says which table, `#` is the actor's 8-byte n
 | `r` # `l` log position  | rows               | log, from that position on |
 | `r` # `m` sequence      | letter record      | letter |
 | `r` # `n` name          | empty              | global names of this actor |
-| `r` # `q` delivery      | delivery record    | what to deliver, never rewritten |
+| `r` # `q` delivery      | delivery record    | what to deliver and when first, never rewritten |
 | `r` # `r` run id        | run record         | run |
-| `r` # `s` delivery      | attempt record     | how its delivery goes |
+| `r` # `s` delivery      | attempt record     | how its delivery goes, once that differs from how it came |
 | `r` # `t` name          | instant            | timer |
 | `r` # `z` delivery      | dead-letter record | a delivery that ended badly |
 
@@ -47,7 +49,7 @@ import math
 import struct
 
 from .errors import BadKey
-from .protocol import MAX_KEY_BYTES, MAX_NAME_BYTES
+from .values import MAX_KEY_BYTES, MAX_NAME_BYTES
 
 MAX_U64 = 2**64 - 1
 LONGEST_INLINE = 480
@@ -64,6 +66,7 @@ TIMERS = b"t"
 EXPIRY = b"e"
 LANES = b"l"
 HEADS = b"h"
+RUNNING = b"u"
 DEAD = b"z"
 ERASING = b"x"
 ROWS = b"r"
@@ -84,7 +87,11 @@ DEAD_LETTER = b"z"
 
 EXPIRING_LOG = b"\0l"
 EXPIRING_NAME = b"\0n"
-"""What comes before the id of a log, or a name, where its expiry is named."""
+EXPIRING_DEAD = b"\0z"
+"""What comes before the id of a log, a name, or a dead letter's number, where its expiry is named."""
+
+GROUP_END = b"\x1f"
+"""What ends the part of a lane's name that its group is called by."""
 
 END = b"\xff"
 """Sorts after every UTF-8 byte; appended to a prefix of text it bounds that prefix's rows."""
@@ -204,8 +211,13 @@ def timer_entry(at: float, number: bytes, name: bytes) -> bytes:
     return TIMERS + instant(at) + number + name
 
 
+def timer_of(entry: bytes) -> tuple[float, bytes, bytes]:
+    """The instant, the actor's number and the name that a timer's row in the index tells."""
+    return to_instant(entry[1:9]), entry[9:17], entry[17:]
+
+
 def expiry_entry(at: float, number: bytes, what: bytes) -> bytes:
-    """The row in the index of expiry of a run (its id), a log or a name (marked as such)."""
+    """The row in the index of expiry of a run (its id), or of something else (marked as such)."""
     return EXPIRY + instant(at) + number + what
 
 
@@ -214,9 +226,20 @@ def lane_prefix(lane: bytes) -> bytes:
     return LANES + lane + b"\0"
 
 
-def head_entry(due: float, delivery: bytes) -> bytes:
-    """A lane head's row in the index by due time."""
-    return HEADS + instant(due) + delivery
+def group_of(lane: bytes) -> bytes:
+    """A lane's group: what comes before its first unit separator; nothing, if it has none."""
+    group, end, _ = lane.partition(GROUP_END)
+    return group if end else b""
+
+
+def heads_of(group: bytes) -> bytes:
+    """The beginning of the rows of a group's heads."""
+    return HEADS + group + b"\0"
+
+
+def head_entry(lane: bytes, due: float, delivery: bytes) -> bytes:
+    """A lane head's row in the index by group and due time."""
+    return heads_of(group_of(lane)) + instant(due) + delivery
 
 
 def delivery_id(store_id: bytes, incarnation: bytes, version: int, n: int) -> str:

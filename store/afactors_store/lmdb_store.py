@@ -14,11 +14,11 @@ from typing import TypeVar
 import lmdb
 import trio
 
-from . import lock, records
+from . import deliveries, lock, records
 from .base import BaseStore
 from .engine import Operation, apply_batch
 from .errors import BadKey, FormatTooNew, StoreBroken, StoreError, StoreFull, StoreUnusable
-from .keys import CLEAN, META
+from .keys import CLEAN, COUNTERS, META
 from .kv import LmdbTransaction, Reader, Transaction
 from .records import Meta
 
@@ -52,6 +52,11 @@ class LmdbStore(BaseStore):
         self._path = Path(path)
         self._map_size = map_size
         self._sync = sync
+
+    @property
+    def path(self) -> Path:
+        """The state directory."""
+        return self._path
 
     @asynccontextmanager
     async def open(self, *, wait_lock: float = 0.0) -> AsyncIterator[None]:
@@ -228,6 +233,13 @@ def _open_environment(path: Path, map_size: int, sync: bool) -> lmdb.Environment
     raise StoreUnusable(f"cannot open the state directory '{path}': {reason}")
 
 
+def _renew_index(engine: LmdbEngine) -> None:
+    """Bring what an older store has of its lanes up to date, once."""
+    if engine.read(lambda kv: records.lacks_counters(kv.get(COUNTERS))):
+        with engine.transaction() as txn:
+            deliveries.renew_index(txn)
+
+
 def _put_note(txn: Transaction) -> None:
     txn.put(CLEAN, b"")
 
@@ -235,7 +247,9 @@ def _put_note(txn: Transaction) -> None:
 def _take_over(engine: LmdbEngine, path: Path) -> tuple[Meta, bool]:
     """The meta row, and whether the previous owner left in order."""
     try:
-        return _read_or_make_meta(engine, path), engine.take_note()
+        meta = _read_or_make_meta(engine, path)
+        _renew_index(engine)
+        return meta, engine.take_note()
     except FormatTooNew as exc:
         raise FormatTooNew(
             f"a newer afactors wrote the store in '{path}': {exc}; update afactors or choose another --state-dir"

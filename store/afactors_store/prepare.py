@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from . import keys, records
-from .protocol import Append, Claim, Commit, NewDelivery, NewLetter, RunRecord
 from .records import StoredRun
+from .values import MAX_REASON, Append, Claim, Commit, Dead, NewDelivery, NewLetter, RunRecord
 
 ROW_BYTES = 64
 """What a row costs beside its value, roughly; for bounding a batch."""
@@ -38,7 +38,8 @@ class PreparedDelivery(NamedTuple):
     body: bytes
     due: float
     attempts: int
-    dead: str | None
+    dead: Dead | None
+    unsure: bool
 
 
 @dataclass(slots=True)
@@ -64,6 +65,7 @@ class Prepared:
     runs: list[PreparedRun]
     drop_runs: list[bytes]
     timers: list[tuple[bytes, float | None]]
+    fire: list[bytes]
     deliveries: list[PreparedDelivery]
     aliases: list[tuple[bytes, bool]]
     size: int = 0
@@ -96,6 +98,7 @@ def prepare(claim: Claim, commit: Commit) -> Prepared:
         runs=[_run(run) for run in commit.runs],
         drop_runs=[keys.encode_name(run_id, "a run id") for run_id in commit.drop_runs],
         timers=[(keys.encode_name(name, "a timer name"), _instant(at)) for name, at in commit.timers.items()],
+        fire=[keys.encode_name(name, "a timer name") for name in commit.fire],
         deliveries=[_delivery(delivery) for delivery in commit.deliveries],
         aliases=[(keys.encode_key(alias), leads) for alias, leads in commit.aliases.items()],
     )
@@ -131,13 +134,23 @@ def _instant(at: float | None) -> float | None:
 def _delivery(delivery: NewDelivery) -> PreparedDelivery:
     keys.instant(delivery.due)
     attempts = keys.check_u64(delivery.attempts, "a number of attempts")
-    dead = readable(delivery.dead) if delivery.dead is not None else None
-    return PreparedDelivery(keys.encode_name(delivery.lane, "a lane"), delivery.body, delivery.due, attempts, dead)
+    end = dead(delivery.dead) if delivery.dead is not None else None
+    lane = keys.encode_name(delivery.lane, "a lane")
+    return PreparedDelivery(lane, delivery.body, delivery.due, attempts, end, delivery.unsure)
 
 
-def readable(reason: str) -> str:
-    """A reason of which nothing is no Unicode: it may quote a destination, and must not be refused for that."""
-    return reason.encode(errors="replace").decode()
+def dead(end: Dead) -> Dead:
+    """An end whose texts are Unicode and not too long: they may quote a destination, and are not refused for that.
+
+    Raises:
+        ValueError: An instant is not a number.
+    """
+    keys.instant(end.died)
+    return Dead(_readable(end.reason), _readable(end.error), end.died, _instant(end.expires_at))
+
+
+def _readable(text: str) -> str:
+    return text[:MAX_REASON].encode(errors="replace").decode()
 
 
 def _size(prepared: Prepared) -> int:

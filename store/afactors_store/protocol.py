@@ -14,268 +14,35 @@ What a store holds, by isolation key (one *actor*):
 * **timers**: named instants at which the key has work to do;
 * **deliveries**: outgoing messages in ordered lanes.
 
-Runs, names and logs may have an instant of expiry, after which `expire` removes them.
+Runs, names, logs and dead letters may have an instant of expiry, after which `expire` removes them.
 
-All instants are seconds since the epoch (float). All bodies are opaque bytes: a store knows records and
-transactions, not agents.
+Bodies are opaque: a store knows records and transactions, not agents. It has no clock of its own: whoever calls says
+what time it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-MAX_KEY_BYTES = 1024
-"""Longest isolation key, in bytes of UTF-8. No NUL."""
-
-MAX_NAME_BYTES = 256
-"""Longest document name, global name, letter id, run id, timer name, lane, in bytes of UTF-8. No NUL."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The right to write one key.
-
-    Attributes:
-        key: The isolation key, after aliases were followed.
-        epoch: Fencing number. A commit whose epoch is not the stored one is refused as `Fenced`. One process
-            owns an LMDB store, so there it never changes hands.
-        version: Number of commits applied so far; 0 for a key that was never written.
-        incarnation: Random, new after an erase. Empty for a key that was never written.
-        documents: The documents that were asked for and exist.
-        letters: How many letters wait.
-    """
-
-    key: str
-    epoch: int
-    version: int
-    incarnation: bytes
-    documents: Mapping[str, bytes]
-    letters: int
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """Rows for one log.
-
-    `start` must be the log's present length (for a new log 0, or the first row that the same commit's `trim` keeps),
-    else `Conflict`.
-    """
-
-    log: int
-    start: int
-    rows: Sequence[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class NewLetter:
-    """A letter that a commit accepts for its own key."""
-
-    message_id: str
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """The record of a turn. `expires_at` None keeps it for as long as the key lives."""
-
-    run_id: str
-    body: bytes
-    expires_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NewDelivery:
-    """One outgoing message; its id is made by the store at commit and is the same on every attempt.
-
-    Attributes:
-        lane: The lane at whose end it waits.
-        body: What to deliver.
-        due: When it is to be tried first.
-        attempts: How many attempts it has had elsewhere.
-        dead: Why it is not to be tried any more, if it ended elsewhere: it goes to the dead letters at once.
-    """
-
-    lane: str
-    body: bytes
-    due: float = 0.0
-    attempts: int = 0
-    dead: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Everything one turn changes: all of it becomes durable, or none.
-
-    What a commit both removes and writes is written. An expiry is an instant after which `Store.expire` removes
-    a name or a log by itself; it is as much a part of the name or log as its value, and goes with it.
-
-    Attributes:
-        put: Documents to write, by name.
-        delete: Documents to remove; one that is not there is no error.
-        append: Rows for logs.
-        drop_logs: Logs to remove whole.
-        truncate: How many rows to leave of logs, by log id; what is shorter, or not there, stays as it is. To
-            truncate a log and append to it in one commit is a `Conflict`.
-        trim: The first row to keep of logs, by log id: those below it are removed, after everything else of this
-            commit, and the others keep their positions. What begins there or later, or is not there, stays as it is; a
-            log all of whose rows are below is removed whole.
-        expire_logs: When to remove logs whole, by log id; None keeps one for as long as the key lives. An append
-            leaves it as it is; one for a log that has no rows after this commit is ignored.
-        consume: Ids of letters this commit settles; they are deleted. One that is not there is a `Conflict`.
-        letters: Letters this commit accepts, in order, behind those that wait. An id that waits already, or comes
-            twice, is a `Conflict`; one that this commit consumes may be used again.
-        others: What is accepted for other keys in the same transaction, each with its key. It only adds to them, so it
-            needs no claim on them; for this key it counts as a commit of its own, after this one.
-        names: Global names to set, with their values. A name that another key holds is a `Conflict`. A name that
-            is set loses its expiry, unless `expire_names` gives it one.
-        drop_names: Global names of this key to remove.
-        expire_names: When to remove global names of this key; None keeps one for as long as the key lives. One for
-            a name that this key does not hold after this commit is ignored.
-        runs: Records of turns, to write or overwrite.
-        drop_runs: Ids of runs whose records to remove; one that is not there is no error.
-        timers: Named instants; None clears one.
-        deliveries: Outgoing messages, in order within their lane.
-        aliases: Other isolation keys that lead here from now on (True) or no longer (False).
-    """
-
-    put: Mapping[str, bytes] = field(default_factory=dict)
-    delete: Sequence[str] = ()
-    append: Sequence[Append] = ()
-    drop_logs: Sequence[int] = ()
-    truncate: Mapping[int, int] = field(default_factory=dict)
-    trim: Mapping[int, int] = field(default_factory=dict)
-    expire_logs: Mapping[int, float | None] = field(default_factory=dict)
-    consume: Sequence[str] = ()
-    letters: Sequence[NewLetter] = ()
-    others: Sequence[tuple[str, Commit]] = ()
-    names: Mapping[str, bytes] = field(default_factory=dict)
-    drop_names: Sequence[str] = ()
-    expire_names: Mapping[str, float | None] = field(default_factory=dict)
-    runs: Sequence[RunRecord] = ()
-    drop_runs: Sequence[str] = ()
-    timers: Mapping[str, float | None] = field(default_factory=dict)
-    deliveries: Sequence[NewDelivery] = ()
-    aliases: Mapping[str, bool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What a commit became: the key's new version, and the ids of its deliveries in their order."""
-
-    version: int
-    delivery_ids: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """Some of what a key holds, told as a commit that would write it.
-
-    Attributes:
-        commit: It only adds: no name is dropped, no letter consumed, nothing is for another key.
-        after: Where the next slice begins; None at the end. Only the store that gave it understands it.
-    """
-
-    commit: Commit
-    after: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A global name's owner and value."""
-
-    key: str
-    value: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """An accepted message. `sequence` rises in order of acceptance within its key."""
-
-    message_id: str
-    sequence: int
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A lane's head, taken for one attempt. `attempt` counts from 1."""
-
-    delivery_id: str
-    key: str
-    lane: str
-    body: bytes
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """The destination took it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Try again, not before `at`."""
-
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """It will not be tried again by itself."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A delivery that ended as `Dead`. `position` rises in the order of commits, across keys."""
-
-    position: int
-    delivery_id: str
-    key: str
-    lane: str
-    body: bytes
-    attempt: int
-    reason: str
-
-
-Settlement: TypeAlias = Delivered | Retry | Dead
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A key that has something to do: letters that wait, or a timer."""
-
-    key: str
-    letters: int
-    timer: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoreStatistics:
-    """A store in figures.
-
-    Attributes:
-        keys: Isolation keys that have state.
-        commits: Commits applied since open.
-        batches: Write transactions (and so fsyncs) since open; `commits / batches` is what group commit
-            saves.
-        refused: Commits refused (fenced, conflict, full) since open.
-        waiting: Commits handed over and not yet applied.
-        used_bytes: Bytes of the map in use.
-        map_bytes: Size of the map; 0 where there is no limit.
-    """
-
-    keys: int
-    commits: int
-    batches: int
-    refused: int
-    waiting: int
-    used_bytes: int
-    map_bytes: int
+from .values import (
+    Claim,
+    Commit,
+    Committed,
+    DeadLetter,
+    Delivery,
+    Found,
+    Letter,
+    Pending,
+    RunRecord,
+    Settlement,
+    Slice,
+    StoreStatistics,
+    TakeNext,
+    Timer,
+    Work,
+)
 
 
 class Store(Protocol):
@@ -377,6 +144,14 @@ class Store(Protocol):
         """Keys with letters, or with a timer due at `now`, by an index, in the store's own order."""
         ...
 
+    async def timers(self, now: float, after: bytes = b"", limit: int = 100) -> list[Timer]:
+        """Timers that are due at `now`, the earliest first, after position `after`; of no key that is being erased."""
+        ...
+
+    async def next_timer(self, after: float | None = None) -> float | None:
+        """The earliest instant that a timer has, or of those later than `after`; None if there is none."""
+        ...
+
     async def enqueue(self, key: str, message_id: str, body: bytes) -> bool:
         """Accept a letter, durable when it returns; False if (key, message_id) waits already."""
         ...
@@ -393,27 +168,102 @@ class Store(Protocol):
         """
         ...
 
-    async def due(self, now: float, limit: int, visibility: float) -> list[Delivery]:
-        """Take lane heads that are due: each counts an attempt and is due again at `now + visibility`."""
+    async def due(self, now: float, limit: int, visibility: float, group: str | None = None) -> list[Delivery]:
+        """Take lane heads that are due, those first that waited longest.
+
+        Each counts an attempt, and is due again at `now + visibility`: that is when it is given up, if nobody settles
+        it before.
+
+        Args:
+            now: The present instant.
+            limit: The most to take.
+            visibility: Seconds.
+            group: Only lanes of this group: what comes before the first unit separator (U+001F) of their names,
+                "" for lanes without one. So whoever serves one group never looks at another's.
+        """
         ...
 
-    async def settle(self, delivery: Delivery, outcome: Settlement) -> None:
-        """End an attempt. A delivery that is no longer this attempt's is left alone."""
+    async def settle(self, delivery: Delivery, outcome: Settlement, then: TakeNext | None = None) -> Delivery | None:
+        """End an attempt, durable when it returns. A delivery that is no longer this attempt's is left alone.
+
+        Args:
+            delivery: As it was taken.
+            outcome: What became of it.
+            then: Take the lane's next head in the same transaction. It comes before lanes that have waited longer, so
+                whoever asks for it must let them have their turn, by asking for it only so often in a row.
+
+        Returns:
+            The delivery that was taken. None if `then` is None, if the delivery goes on waiting (`Retry`,
+            `Postponed`) or was left alone, and if there is no next one that is due.
+
+        Raises:
+            ValueError: An instant is not a number.
+            StoreFull: The very end of the room: settlements may use what is reserved.
+            StoreBroken: The machine failed.
+        """
+        ...
+
+    async def settle_all(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> None:
+        """End attempts as `settle` does, in their order and in one transaction, durable when it returns.
+
+        Calls of `settle` that come at once share a transaction, too; this spares the work of handing each over.
+        """
+        ...
+
+    async def reclaim(self, now: float) -> int:
+        """Give up every attempt that runs: its delivery is due at `now`, and the next attempt is `unsure`.
+
+        For the time after an opening, when whatever runs ran in a process that is gone. An attempt that was given up
+        cannot be settled any more. How many there were.
+        """
+        ...
+
+    async def next_due(self, group: str | None = None) -> float | None:
+        """The earliest instant at which a lane head (of a group) is due, or None."""
+        ...
+
+    async def deliveries(self, after: bytes = b"", limit: int = 100) -> list[Pending]:
+        """Deliveries that are not settled, lane by lane (in the order of their names), each from its head on.
+
+        Args:
+            after: The `position` of the last one that was listed, whether it is still there or not.
+            limit: The most to list.
+        """
         ...
 
     async def dead_letters(self, after: int = -1, limit: int = 100) -> list[DeadLetter]:
-        """Deliveries that ended as `Dead`, in the order of their commits, after position `after`."""
+        """Deliveries that ended as `Dead`, in the order of their positions, after position `after`."""
         ...
 
-    async def next_due(self) -> float | None:
-        """The earliest instant at which a lane head is due, or None."""
+    async def dead_letter(self, position: int) -> DeadLetter | None:
+        """One dead letter, if it is there."""
+        ...
+
+    async def revive(self, position: int, due: float = 0.0, body: bytes | None = None) -> str | None:
+        """Deliver a dead letter after all, as a new delivery with no attempts, at the end of its lane.
+
+        Durable when it returns; the dead letter is gone in the same transaction. It counts as a commit of its key.
+
+        Args:
+            position: The dead letter's.
+            due: When it is to be tried first.
+            body: What to deliver instead of the dead letter's own body; None for that.
+
+        Returns:
+            The new delivery's id, which a receiver does not take for a repeat of the old one; None if there is no such
+            dead letter (any longer).
+        """
+        ...
+
+    async def purge(self, positions: Sequence[int]) -> int:
+        """Remove dead letters, durable when it returns; how many of these were there."""
         ...
 
     async def expire(self, now: float, limit: int = 256) -> int:
         """Delete at most `limit` rows whose time is over, oldest first; the number deleted.
 
-        A run or a name is one row, a log has many: a long one goes over several calls, from its end, so that
-        what is still there is its beginning. Erasures that were cut short are finished, too.
+        A run, a name or a dead letter is one row, a log has many: a long one goes over several calls, from its end,
+        so that what is still there is its beginning. Erasures that were cut short are finished, too.
         """
         ...
 

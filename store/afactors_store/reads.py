@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from heapq import merge
 
-from . import actors, apply, keys, records
+from . import actors, apply, dead, keys, records
+from .deliveries import load
 from .errors import StoreBroken
 from .kv import Reader, take
-from .protocol import Claim, DeadLetter, Found, Letter, RunRecord, Work
+from .records import Attempt, Head, StoredDeadLetter, StoredDelivery
+from .values import Claim, DeadLetter, Found, Letter, Pending, RunRecord, Timer, Work
+
+LISTED_BYTES = 256
+"""What it costs to look at a delivery beside its body, roughly; for bounding a slice."""
 
 
 def claim(kv: Reader, key: bytes, documents: Sequence[tuple[str, bytes]]) -> Claim:
@@ -135,30 +140,78 @@ def letters(kv: Reader, key: bytes, position: int, limit: int, budget: int) -> t
     return result, result[-1].sequence + 1 if more else None
 
 
+def deliveries(kv: Reader, position: bytes, limit: int, budget: int) -> tuple[list[Pending], bytes | None]:
+    """Deliveries that are not settled, after `position` (lane, NUL, serial), lane by lane; not those being erased."""
+    result: list[Pending] = []
+    heads: dict[bytes, Head | None] = {}
+    if limit <= 0:
+        return result, None
+    for entry, number in kv.scan(keys.after(keys.LANES, position), keys.LANES + keys.END):
+        if number not in heads:
+            heads[number] = actors.head_of(kv, number)
+        head, position = heads[number], entry[1:]
+        budget -= LISTED_BYTES
+        if head is not None:
+            result.append(_pending(position, head.key, *load(kv, number, entry[-8:])))
+            budget -= len(result[-1].body)
+        if len(result) == limit:
+            break
+        if budget <= 0:
+            return result, position
+    return result, None
+
+
+def _pending(position: bytes, key: bytes, stored: StoredDelivery, attempt: Attempt) -> Pending:
+    return Pending(
+        position,
+        stored.delivery_id,
+        key.decode(),
+        stored.lane.decode(),
+        stored.body,
+        attempt.attempt,
+        attempt.due,
+        attempt.running,
+        attempt.unsure,
+    )
+
+
 def dead_letters(kv: Reader, position: int, limit: int, budget: int) -> tuple[list[DeadLetter], int | None]:
     """Dead letters, from `position` on; those of a key that is being erased are left out."""
     result: list[DeadLetter] = []
     if limit <= 0:
         return result, None
     for entry, number in kv.scan(keys.DEAD + keys.u64(position), keys.DEAD + keys.END * 9):
-        serial = entry[1:]
-        head = actors.head_of(kv, number)
-        raw = kv.get(keys.row(number, keys.DEAD_LETTER, serial))
-        if head is None or raw is None:
-            continue
-        result.append(_dead_letter(keys.to_u64(serial), head.key, raw))
+        found = dead.letter(kv, number, entry[1:])
+        budget -= LISTED_BYTES
+        position = keys.to_u64(entry[1:])
+        if found is not None:
+            result.append(_dead_letter(position, *found))
+            budget -= len(result[-1].body)
         if len(result) == limit:
             break
-        budget -= len(raw)
         if budget <= 0:
-            return result, result[-1].position + 1
+            return result, position + 1
     return result, None
 
 
-def _dead_letter(position: int, key: bytes, raw: bytes) -> DeadLetter:
-    dead = records.decode_dead_letter(raw)
+def dead_letter(kv: Reader, position: int) -> DeadLetter | None:
+    """One dead letter."""
+    found = dead.find(kv, keys.u64(position))
+    return None if found is None else _dead_letter(position, *found[1:])
+
+
+def _dead_letter(position: int, head: Head, letter: StoredDeadLetter) -> DeadLetter:
     return DeadLetter(
-        position, dead.delivery_id, key.decode(), dead.lane.decode(), dead.body, dead.attempt, dead.reason
+        position,
+        letter.delivery_id,
+        head.key.decode(),
+        letter.lane.decode(),
+        letter.body,
+        letter.attempt,
+        letter.reason,
+        letter.error,
+        letter.died,
+        letter.expires_at,
     )
 
 
@@ -195,6 +248,33 @@ def _timers_due(kv: Reader, now: float, position: bytes) -> dict[bytes, bytes]:
         if head is not None and keys.inline(head.key) > position:
             due[keys.inline(head.key)] = number
     return due
+
+
+def timers(kv: Reader, position: bytes, limit: int, budget: int, now: float) -> tuple[list[Timer], bytes | None]:
+    """Timers that are due at `now`, after `position` (instant, actor's number, name); not those being erased."""
+    result: list[Timer] = []
+    if limit <= 0:
+        return result, None
+    for entry, _ in kv.scan(keys.after(keys.TIMERS, position), keys.up_to(keys.TIMERS, now)):
+        at, number, name = keys.timer_of(entry)
+        head, position = actors.head_of(kv, number), entry[1:]
+        if head is not None:
+            result.append(Timer(position, head.key.decode(), name.decode(), at))
+        budget -= LISTED_BYTES
+        if len(result) == limit:
+            break
+        if budget <= 0:
+            return result, position
+    return result, None
+
+
+def next_timer(kv: Reader, start: bytes) -> float | None:
+    """The earliest instant of a timer whose row is at `start` or behind it; not of a key that is being erased."""
+    for entry, _ in kv.scan(start, keys.TIMERS + keys.END * 9):
+        at, number, _ = keys.timer_of(entry)
+        if actors.head_of(kv, number) is not None:
+            return at
+    return None
 
 
 def _work(kv: Reader, number: bytes) -> Work:

@@ -23,7 +23,7 @@ VERSION = 1
 CHUNK_BYTES = 128 * 1024
 CHUNK_ROWS = 512
 
-_COUNTERS = struct.Struct(">QQQ")
+_COUNTERS = struct.Struct(">QQQQQ")
 _pack = cast("Callable[[object], bytes]", msgpack.packb)
 _unpack = cast("Callable[[bytes], Any]", msgpack.unpackb)
 
@@ -41,11 +41,13 @@ class Meta(NamedTuple):
 
 
 class Counters(NamedTuple):
-    """What must never be given out twice, and how many keys there are."""
+    """What must never be given out twice, and how many keys, deliveries and dead letters there are."""
 
     actor: int = 1
     delivery: int = 1
     keys: int = 0
+    pending: int = 0
+    dead: int = 0
 
 
 class Head(NamedTuple):
@@ -82,20 +84,29 @@ class StoredRun(NamedTuple):
 
 
 class StoredDelivery(NamedTuple):
-    """What to deliver."""
+    """What to deliver, and how it came: that is how it goes, too, until an attempt record says otherwise."""
 
     delivery_id: str
     lane: bytes
     body: bytes
+    due: float = 0.0
+    attempts: int = 0
+    unsure: bool = False
 
 
 class Attempt(NamedTuple):
-    """How a delivery goes: `taken` is when the last attempt began, `running` whether it can be settled."""
+    """How a delivery goes.
+
+    `taken` is when the last attempt began, `running` whether it can be settled, `unsure` whether one before it never
+    was, `take` how often it was taken.
+    """
 
     due: float
     attempt: int = 0
     taken: float = 0.0
     running: bool = False
+    unsure: bool = False
+    take: int = 0
 
 
 class StoredDeadLetter(NamedTuple):
@@ -106,6 +117,9 @@ class StoredDeadLetter(NamedTuple):
     body: bytes
     attempt: int
     reason: str
+    error: str = ""
+    died: float = 0.0
+    expires_at: float | None = None
 
 
 def encode_meta(meta: Meta) -> bytes:
@@ -133,7 +147,12 @@ def encode_counters(counters: Counters) -> bytes:
 
 def decode_counters(raw: bytes | None) -> Counters:
     """The counters row back; a store without one has given nothing out."""
-    return Counters() if raw is None else Counters(*_COUNTERS.unpack(raw))
+    return Counters() if raw is None else Counters(*_COUNTERS.unpack(raw.ljust(_COUNTERS.size, b"\0")))
+
+
+def lacks_counters(raw: bytes | None) -> bool:
+    """Whether that row is from before deliveries and dead letters were counted."""
+    return raw is not None and len(raw) < _COUNTERS.size
 
 
 def encode_head(head: Head) -> bytes:
@@ -201,13 +220,19 @@ def decode_run(raw: bytes) -> StoredRun:
 
 def encode_delivery(delivery: StoredDelivery) -> bytes:
     """A delivery."""
-    return _pack({"v": VERSION, "id": delivery.delivery_id, "l": delivery.lane, "b": delivery.body})
+    record = {"v": VERSION, "id": delivery.delivery_id, "l": delivery.lane, "b": delivery.body, "d": delivery.due}
+    if delivery.attempts:
+        record["n"] = delivery.attempts
+    if delivery.unsure:
+        record["u"] = True
+    return _pack(record)
 
 
 def decode_delivery(raw: bytes) -> StoredDelivery:
     """A delivery back."""
     record = _decode("delivery", raw)
-    return StoredDelivery(record["id"], record["l"], record["b"])
+    came = record.get("d", 0.0), record.get("n", 0), record.get("u", False)
+    return StoredDelivery(record["id"], record["l"], record["b"], *came)
 
 
 def encode_dead_letter(dead: StoredDeadLetter) -> bytes:
@@ -220,6 +245,9 @@ def encode_dead_letter(dead: StoredDeadLetter) -> bytes:
             "b": dead.body,
             "n": dead.attempt,
             "r": dead.reason,
+            "e": dead.error,
+            "t": dead.died,
+            "x": dead.expires_at,
         }
     )
 
@@ -227,7 +255,8 @@ def encode_dead_letter(dead: StoredDeadLetter) -> bytes:
 def decode_dead_letter(raw: bytes) -> StoredDeadLetter:
     """A dead letter back."""
     record = _decode("dead letter", raw)
-    return StoredDeadLetter(record["id"], record["l"], record["b"], record["n"], record["r"])
+    end = record["r"], record.get("e", ""), record.get("t", 0.0), record.get("x")
+    return StoredDeadLetter(record["id"], record["l"], record["b"], record["n"], *end)
 
 
 def encode_attempt(attempt: Attempt) -> bytes:

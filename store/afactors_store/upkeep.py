@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Container
 from itertools import islice
 
-from . import actors, apply, deliveries, keys
+from . import actors, apply, dead, deliveries, keys
 from .kv import Reader, Transaction, take
 
 SLICE_ROWS = 512
@@ -46,6 +46,8 @@ def _expire(kv: Transaction, entry: bytes, limit: int) -> int:
         return _expire_log(kv, number, name, limit)
     if kind == keys.EXPIRING_NAME:
         apply.drop_name(kv, number, name)
+    elif kind == keys.EXPIRING_DEAD:
+        dead.drop(kv, number, name)
     else:
         apply.drop_run(kv, number, what)
     kv.delete(entry)
@@ -103,6 +105,8 @@ def _erase_row(kv: Transaction, number: bytes, key: bytes, value: bytes) -> None
     table, rest = key[9:10], key[10:]
     if table == keys.DELIVERY:
         deliveries.remove(kv, number, rest)
+    elif table == keys.DEAD_LETTER:
+        dead.drop(kv, number, rest)
     elif table == keys.NAME:
         apply.drop_name(kv, number, rest)
     elif table == keys.ALIAS:
@@ -112,6 +116,4 @@ def _erase_row(kv: Transaction, number: bytes, key: bytes, value: bytes) -> None
     elif table in (keys.TIMER, keys.EXPIRES):
         apply.set_instant(kv, number, table, rest, None)
     else:
-        if table == keys.DEAD_LETTER:
-            kv.delete(keys.DEAD + rest)
         kv.delete(key)

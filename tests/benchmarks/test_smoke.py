@@ -15,9 +15,9 @@ from benchmarks.sizes import main as sizes_main
 
 HOUSE = Path(__file__).parents[2]
 TINY = ["-c", "3", "-t", "2", "--rounds", "1", "--chunks", "3", "--spacing", "0.001"]
-TINY += ["--history", "12", "--visited", "20", "--burst", "5", "--runs", "20"]
+TINY += ["--history", "12", "--visited", "20", "--burst", "5", "--runs", "20", "--deliveries", "30"]
 SCENARIOS = ["sse", "first-token", "event-log", "runs", "ask", "background", "workflow"]
-SCENARIOS += ["group-commit", "history", "sizes", "memory", "burst"]
+SCENARIOS += ["group-commit", "history", "sizes", "memory", "burst", "deliveries"]
 
 
 @pytest.fixture(scope="module")

@@ -182,6 +182,7 @@ BODIES: list[dict[str, Any]] = [
         "text": {"verbosity": "low", "format": {"type": "text"}},
         "tools": [function("f", description="d", parameters={"type": "object"}, strict=True)],
         "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [function("f")]},
+        "response_target": "none",
     },
     {
         "input": "x",
@@ -227,6 +228,18 @@ BODIES: list[dict[str, Any]] = [
             {"type": "mcp_approval_request", "id": "a", "name": "f", "arguments": "{}", "server_label": "s"},
             {"type": "mcp_approval_response", "id": "i", "approval_request_id": "a", "approve": True, "reason": "r"},
         ]
+    },
+    {"input": "x", "response_target": {"kind": "all_linked", "echo_input": True}},
+    {"input": "x", "response_target": {"channel": "telegram", "kind": None}},
+    {"input": "x", "response_target": {"channels": ["telegram", "webhook"], "echo_input": False}},
+    {
+        "input": "x",
+        "response_target": {
+            "identities": [
+                {"channel": "telegram", "native_id": "7", "conversation": "7"},
+                {"channel": "telegram", "native_id": "8"},
+            ]
+        },
     },
 ]
 # What takes the place of every value in turn. Words of the protocol are among it, where they do not belong.

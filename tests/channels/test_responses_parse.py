@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import ResponseIncludable
 
+from afactors_channels import ChannelIdentity, ResponseTarget
 from afactors_channels.errors import BadRequest
 from afactors_channels.responses import CreateRequest, decode_body, parse_create
 from afactors_channels.responses.parse import fingerprint, idempotency_key
@@ -317,8 +318,54 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "tool_choice.tools[0].name",
     ),
     ({"stop": ["a"] * 5}, "stop"),
+    ({"response_target": "everybody"}, "response_target"),
+    ({"response_target": 7}, "response_target"),
+    ({"response_target": {}}, "response_target"),
+    ({"response_target": "none"}, "response_target"),
+    ({"response_target": {"kind": "none"}, "background": False}, "response_target"),
+    ({"response_target": {"channel": "a", "channels": ["b"]}}, "response_target"),
+    ({"response_target": {"channel": 7}}, "response_target.channel"),
+    ({"response_target": {"channel": "a", "echo_input": 1}}, "response_target.echo_input"),
+    ({"response_target": {"channel": "a", "echo": True}}, "response_target.echo"),
+    ({"response_target": {"channels": []}}, "response_target.channels"),
+    ({"response_target": {"channels": ["a"] * 17}}, "response_target.channels"),
+    ({"response_target": {"channels": ["a", ""]}}, "response_target.channels[1]"),
+    ({"response_target": {"identities": [{"channel": "a"}]}}, "response_target.identities[0].native_id"),
+    (
+        {"response_target": {"identities": [{"channel": "a", "native_id": "b", "verified": True}]}},
+        "response_target.identities[0].verified",
+    ),
+    (
+        {"response_target": {"identities": [{"channel": "a", "native_id": "b", "conversation": 7}]}},
+        "response_target.identities[0].conversation",
+    ),
     ({"seed": "x"}, "seed"),
 ]
+
+
+TARGETS: list[tuple[Any, ResponseTarget]] = [
+    (None, ResponseTarget.originating),
+    ("active", ResponseTarget.active),
+    ("none", ResponseTarget.none),
+    ({"kind": "all_linked", "echo_input": True}, ResponseTarget("all_linked", echo_input=True)),
+    ({"channel": "telegram", "channels": None}, ResponseTarget.channel("telegram")),
+    ({"channels": ["a", "b"], "echo_input": True}, ResponseTarget("channels", ["a", "b"], echo_input=True)),
+    (
+        {"identities": [{"channel": "telegram", "native_id": "7", "conversation": "-100:5"}]},
+        ResponseTarget.identity(ChannelIdentity("telegram", "7", conversation="-100:5")),
+    ),
+]
+
+
+@pytest.mark.parametrize(("wanted", "target"), TARGETS)
+def test_response_targets(wanted: Any, target: ResponseTarget) -> None:
+    made = parse_create({"input": "x", "background": True, "response_target": wanted})
+    found = made.response_target
+    assert (found.kind, list(found.names), list(found.to), found.echo_input) == (
+        target.kind, list(target.names), list(target.to), target.echo_input
+    )  # fmt: skip
+    assert not any(identity.verified for identity in found.to)
+    assert made.unknown == {}
 
 
 @pytest.mark.parametrize(("fields", "path"), REFUSED)

@@ -185,6 +185,12 @@ class Servers:
         server.wait_ready(server.announced)
         return server
 
+    def channelled(self, state: Path, **config: Any) -> Server:
+        """``channelled.py``: the lab's agent on several channels."""
+        server = self._start(["channelled.py", json.dumps({"state": str(state), **config})], {})
+        server.wait_ready(server.announced)
+        return server
+
     def embedded(self, state: Path, *options: str, ready: bool = True) -> Server:
         """The Quart-Trio app, under hypercorn's own command; the worker is a process of its own."""
         arguments = ["-m", "hypercorn", "-k", "trio", "--bind", "127.0.0.1:0", *options, "embedded:app"]

@@ -11,6 +11,7 @@ Every other Python block is compiled.
 
 from __future__ import annotations
 
+import inspect
 import re
 import signal
 import subprocess
@@ -26,11 +27,15 @@ import pytest
 from afactors.cli import CHAT_OPTIONS, SERVE_OPTIONS
 from afactors.limits import Limits
 from afactors.offline import ACTORS_OPTIONS
+from afactors.tending import DELIVERIES_OPTIONS
+from afactors_channels.telegram import TelegramChannel
+from afactors_channels.webhook import WebhookChannel, WebhookEndpoint, WebhookSource
 
 HOUSE = Path(__file__).parents[2]
 DOCUMENTS = [HOUSE / "README.md", *sorted((HOUSE / "docs").glob("*.md"))]
 OPERATIONS = HOUSE / "docs" / "operations.md"
 RESPONSES = HOUSE / "docs" / "responses.md"
+CHANNELS = HOUSE / "docs" / "channels.md"
 
 _BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 _PRINTED = re.compile(r"print\(.*\)  # (.*)$", re.M)
@@ -171,6 +176,7 @@ def test_limits() -> None:
         ("### `python -m afactors serve [TARGET]`", SERVE_OPTIONS),
         ("### `python -m afactors chat`", CHAT_OPTIONS),
         ("### `python -m afactors actors`", ACTORS_OPTIONS),
+        ("### `python -m afactors deliveries`", DELIVERIES_OPTIONS),
     ],
 )
 def test_options(heading: str, options: Any) -> None:
@@ -181,6 +187,23 @@ def test_options(heading: str, options: Any) -> None:
         assert twin == f"`{option.twin}`"
         told = default.strip("`")
         assert (option.parse(told) if told else None) == (option.value(None, {}) or (0.0 if told else None))
+
+
+@pytest.mark.parametrize("kind", [TelegramChannel, WebhookChannel, WebhookEndpoint, WebhookSource])
+def test_options_of_channels(kind: Any) -> None:
+    """The tables name what the constructors take, in their order; defaults that are short are told as they are."""
+    _, found, rest = CHANNELS.read_text(encoding="utf-8").partition(f"\n`{kind.__name__}(")
+    assert found
+    table = rest.partition("| option | default | |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    options = inspect.signature(kind).parameters
+    assert [row[0].strip("`") for row in rows] == list(options)
+    for name, default, _ in rows:
+        given = options[name.strip("`")].default
+        if given is inspect.Parameter.empty:
+            assert default == "required", name
+        elif given is None or len(repr(given)) < 30:
+            assert default == f"`{given!r}`" or not isinstance(given, str | float | tuple | None), name
 
 
 def test_every_error_is_in_the_table() -> None:
@@ -200,6 +223,10 @@ def test_every_error_is_in_the_table() -> None:
     # These are told to whoever exports and imports actors, and to nobody over HTTP.
     ours |= {"actor_busy", "actor_not_found", "invalid_key", "key_in_use", "unusable_file"}
     ours |= {"export_damaged", "export_too_new", "not_an_export"}
+    # These to whoever makes reminders.
+    ours |= {"invalid_time", "too_many_reminders"}
+    # And these to whoever looks after deliveries.
+    ours |= {"delivery_not_found", "invalid_cursor", "not_dead", "unknown_request", "unknown_version", "unusable_path"}
     assert codes - told <= {*ours, "conflict"}
     assert [code for code in told if not any(f'"{code}"' in text for text in source)] == []
     statuses = {status for text in source for status in re.findall(r"\bstatus ?= ?(\d{3})\b", text)}

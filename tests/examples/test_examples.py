@@ -1,11 +1,15 @@
 """Each example does what it says."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+
+from tests.e2e.sites import TOKEN, BotApi
+from tests.examples.conftest import eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TESTED = {
@@ -16,7 +20,9 @@ TESTED = {
     "one_person.py",
     "openai_client.py",
     "stand_alone.py",
+    "telegram_bot.py",
     "tool_approval.py",
+    "webhooks.py",
 }
 
 
@@ -148,3 +154,45 @@ def test_one_person(start: Any, tmp_path: Path) -> None:
     ]
     for _ in range(2):
         assert start(example("one_person.py"), folder=tmp_path).ended().splitlines() == told
+
+
+def test_telegram_bot(start: Any, tmp_path: Path) -> None:
+    with BotApi() as api:
+
+        def talk(text: str, count: int) -> str:
+            api.say(7, text)
+            seen: list[str] = eventually(lambda: (found := api.seen(7)) and len(found) == count and found, text)
+            return seen[-1]
+
+        def begin() -> Any:
+            return start(
+                example("telegram_bot.py"),
+                "0",
+                folder=tmp_path,
+                TELEGRAM_TOKEN=TOKEN,
+                TELEGRAM_API=api.url,
+                ALLOW="7 @grace",
+            )
+
+        bot = begin()
+        assert talk("My name is Ada.", 1).startswith("Nice to meet you, Ada.")
+        assert talk("/whoami", 2) == "You are User 7; your conversation is telegram:7."
+        api.say(8, "Let me in!")
+        (refusal,) = eventually(lambda: api.seen(8), "a stranger is refused")
+        assert "whom its operator has let in" in refusal
+        bot.kill()
+        bot = begin()
+        assert talk("What is my name?", 3) == "Your name is Ada."
+        assert "stopped in " in bot.stop()
+        assert TOKEN not in bot.output
+
+
+def test_webhooks(start: Any, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    for _ in range(2):
+        assert start(example("webhooks.py"), port, folder=tmp_path).ended().splitlines() == [
+            "accepted: 202, the same run again: True",
+            "forged: 401 unverified",
+            "the shop got afactors.reply, genuine: True: 6 * 7 = 42",
+        ]

@@ -3,15 +3,13 @@
 The server is a fake at httpx's transport; the terminal is a real pseudo-terminal or a pipe.
 """
 
-import fcntl
 import io
 import json
 import os
 import signal
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
-from itertools import count
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -21,92 +19,35 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afactors.answers import Answer, Endpoint, split_events
+from afactors.answers import Answer
 from afactors.chat import chat
+from afactors.endpoint import Endpoint, split_events
+from tests.runtime.chats import (
+    BASE,
+    COMPLETED,
+    CREATED,
+    DONE,
+    LOST,
+    PLAIN,
+    RESTARTED,
+    RUN,
+    Events,
+    Screen,
+    Server,
+    broken,
+    delta,
+    encoded,
+    endless,
+    error,
+    numbered,
+    said,
+    sitting,
+    talk,
+    terminals,
+    whole,
+)
 
-BASE = "http://agent.test/v1"
-RUN = f"{BASE}/responses/resp_1"
-DONE = b"data: [DONE]\n\n"
-LOST = "The connection was lost; waiting for the server ...\n"
-RESTARTED = "The server was restarted; the answer begins again.\n"
 GONE = "The server did not come back."
-Events = list[dict[str, Any]]
-
-
-def delta(text: str) -> dict[str, Any]:
-    return {"type": "response.output_text.delta", "delta": text}
-
-
-def error(code: str, message: str = "It broke.") -> dict[str, Any]:
-    return {"type": "error", "code": code, "message": message}
-
-
-CREATED = {"type": "response.created", "response": {"id": "resp_1", "background": True}}
-PLAIN = {"type": "response.created", "response": {"id": "resp_1", "background": False}}
-COMPLETED = {"type": "response.completed", "response": {"status": "completed"}}
-
-
-def numbered(*events: dict[str, Any], first: int = 0) -> Events:
-    return [{**event, "sequence_number": number} for number, event in enumerate(events, first)]
-
-
-def encoded(events: Events) -> bytes:
-    return b"".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in events) + DONE
-
-
-async def broken(*events: dict[str, Any]) -> AsyncIterator[bytes]:
-    """A connection that is lost after these."""
-    yield encoded(list(events)).removesuffix(DONE)
-    raise httpx.ReadError("no")
-
-
-def whole(**response: Any) -> httpx.Response:
-    """The response that is fetched."""
-    return httpx.Response(200, json={"id": "resp_1", **response})
-
-
-def said(text: str) -> list[dict[str, Any]]:
-    """An output."""
-    reasoning = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm."}]}
-    message = {"type": "message", "content": [{"type": "output_text", "text": text}]}
-    return [reasoning, {"type": "function_call"}, message]
-
-
-class Server(httpx.AsyncBaseTransport):
-    """Answers each request with the next of its answers, and keeps the requests."""
-
-    def __init__(self, *answers: Events | httpx.Response | Exception | AsyncIterator[bytes]) -> None:
-        self.answers = list(answers)
-        self.requests: list[httpx.Request] = []
-        self._asked = trio.Event()
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        self._asked.set()
-        await trio.lowlevel.checkpoint()
-        match self.answers.pop(0):
-            case Exception() as error:
-                raise error
-            case httpx.Response() as response:
-                return response
-            case list() as events:
-                return httpx.Response(200, content=encoded(events))
-            case stream:
-                return httpx.Response(200, content=stream)
-
-    @property
-    def sent(self) -> list[dict[str, Any]]:
-        return [json.loads(request.content) for request in self.requests if request.content]
-
-    async def is_asked(self, times: int = 1) -> None:
-        while len(self.requests) < times:
-            self._asked = trio.Event()
-            await self._asked.wait()
-
-    @property
-    def asked(self) -> list[tuple[str, str]]:
-        """What was asked for after the first request."""
-        return [(request.method, str(request.url)) for request in self.requests[1:]]
 
 
 @pytest.fixture
@@ -120,19 +61,6 @@ def spoilt(tmp_path: Path) -> Path:
     path.touch(mode=0o600)
     path.write_text("{spoilt")
     return path
-
-
-async def talk(server: Server, typed: str, file: Path, base_url: str = BASE, **options: Any) -> tuple[int, str]:
-    """Chat with what was typed on a pipe; give the exit status and everything shown."""
-    reading, writing = os.pipe()
-    os.write(writing, typed.encode())
-    os.close(writing)
-    out = io.StringIO()
-    try:
-        status = await chat(base_url, path=file, descriptor=reading, out=out, transport=server, **options)
-    finally:
-        os.close(reading)
-    return status, out.getvalue()
 
 
 def remembered(file: Path) -> dict[str, str]:
@@ -574,68 +502,10 @@ async def test_a_server_that_takes_no_notice_of_the_background_is_not_asked_for_
 # --- at a terminal -----------------------------------------------------------------------------------------
 
 
-class Screen(io.StringIO):
-    """A terminal that can be waited for. The keyboard is real, so the clock is, too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = trio.Event()
-
-    def isatty(self) -> bool:
-        return True
-
-    def flush(self) -> None:
-        self.written.set()
-
-    async def shows(self, text: str, times: int = 1) -> None:
-        with trio.fail_after(5):
-            while self.getvalue().count(text) < times:
-                self.written = trio.Event()
-                await self.written.wait()
-
-
-_numbers = count(300)
-
-
 @pytest.fixture
 def terminal() -> Iterator[tuple[int, int]]:
-    """A terminal under a number of its own: a read that an earlier sitting gave up could take this one's lines."""
-    keyboard, opened = os.openpty()
-    descriptor = fcntl.fcntl(opened, fcntl.F_DUPFD, next(_numbers))
-    os.close(opened)
-    yield keyboard, descriptor
-    os.close(keyboard)
-    os.close(descriptor)
-
-
-def endless(*events: dict[str, Any], closed: trio.Event | None = None) -> AsyncIterator[bytes]:
-    """A stream that goes on after these, without a word more."""
-
-    async def stream() -> AsyncIterator[bytes]:
-        try:
-            yield encoded(list(events)).removesuffix(DONE)
-            await trio.sleep_forever()
-        finally:
-            if closed is not None:
-                closed.set()
-
-    return stream()
-
-
-@asynccontextmanager
-async def sitting(
-    file: Path, descriptor: int, server: Server, **options: Any
-) -> AsyncIterator[tuple[Screen, list[int]]]:
-    """A chat at a terminal that goes on meanwhile, and the statuses that it ended with."""
-    screen, statuses = Screen(), []
-
-    async def sit() -> None:
-        statuses.append(await chat(BASE, path=file, descriptor=descriptor, out=screen, transport=server, **options))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(sit)
-        await screen.shows("> ")
-        yield screen, statuses
+    with terminals() as found:
+        yield found
 
 
 async def test_ctrl_c_cancels_the_answer_and_at_the_prompt_it_leaves(file: Path, terminal: tuple[int, int]) -> None:

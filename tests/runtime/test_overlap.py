@@ -1,6 +1,6 @@
 """A message to a busy session: it waits in line, is refused, or takes the place of what runs."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import trio
@@ -8,7 +8,7 @@ import trio.testing
 
 from afactors.overlap import POLICIES, enqueue, interrupt, reject
 from afactors.turn import Turn
-from afactors_channels import ChannelRequest, Conflicting, NotFound, SessionEdit, TargetFailed
+from afactors_channels import ChannelRequest, Conflicting, NotFound, OverlapPolicy, SessionEdit, TargetFailed
 from afactors_store import Commit, StoreFull
 
 blocked = trio.testing.wait_all_tasks_blocked
@@ -46,7 +46,7 @@ def turn_in(state: Any) -> Turn:
 
 def test_what_each_policy_does_to_what_is_ahead():
     running, committing, queued = turn_in("running"), turn_in("committing"), turn_in("queued")
-    assert set(POLICIES) == {"enqueue", "reject", "interrupt"}
+    assert set(POLICIES) == set(get_args(OverlapPolicy))
     assert list(enqueue([running, queued])) == []
     assert list(reject([])) == []
     for ahead in (running, committing, queued):

@@ -859,3 +859,11 @@ async def test_a_record_that_cannot_be_written_as_it_is_is_written_bare(autojump
                 assert turn.state == ("completed" if text == "good" and "options" in more else "failed")
                 assert (await house.record(turn)).state == turn.state
         assert house.actors.restarts == 0
+
+
+async def test_a_letter_that_streams_to_nobody_runs_to_its_end(autojump_clock: Clock, house: House):
+    """Its channel writes no transcript: there is nobody to wait for."""
+    async with house.open() as runtime:
+        token = await house.submit(" ".join("word" for _ in range(60)), "s", stream=True)
+        with trio.fail_after(5):
+            assert (await runtime.get_continuation(token, wait=True)).state == "completed"

@@ -38,7 +38,7 @@ LONG_AFTER = 100 * 365 * 86_400.0
 
 
 places = st.sampled_from(PLACES)
-policies = st.sampled_from([None, "enqueue", "reject", "interrupt"])
+policies = st.sampled_from([None, "enqueue", "reject", "interrupt", "latest", "coalesce"])
 picks = st.integers(0, 7)
 calm = st.sampled_from([True, True, False])  # whether everything comes to rest after the step
 STEPS = st.one_of(
@@ -46,6 +46,8 @@ STEPS = st.one_of(
     st.tuples(st.just("submit"), calm, places, policies, st.booleans()),
     st.tuples(st.just("ask"), calm, places, policies, st.booleans()),
     st.tuples(st.just("ask"), calm, places, policies, st.booleans()),
+    st.tuples(st.just("burst"), calm, places, st.booleans(), st.booleans()),
+    st.tuples(st.just("burst"), calm, places, st.just(True), st.booleans()),
     st.tuples(st.just("proceed"), calm, picks, st.booleans()),
     st.tuples(st.just("proceed"), calm, picks, st.just(True)),
     st.tuples(st.just("cancel"), calm, picks),
@@ -70,6 +72,7 @@ class Sent:
     place: tuple[str, str]
     durable: bool
     streams: bool
+    policy: str | None
     sent: int
     known: int | None = None
     """When its place in line was settled: it was acknowledged, or delivered to wait for."""
@@ -123,7 +126,8 @@ class World:
         async def watched(turn: Any, session: Any) -> Any:
             place = (turn.key, turn.session_id)
             if self.alive:
-                self._note_start(self.house.said(turn.request.input)[0], turn.attempt)
+                for text in self.house.said(turn.request.input):
+                    self._note_start(text, turn.attempt)
             self.running[place] += 1
             if self.running[place] > 1:
                 self.faults.append(f"two turns at once in {place}")
@@ -148,7 +152,12 @@ class World:
         """A life of the runtime; callers that are there at its end hear of it."""
         async with trio.open_nursery() as self.callers:
             async with self.house.open(
-                max_attempts=MAX_ATTEMPTS, max_restarts=10_000, restart_backoff=0.01, idle_timeout=10.0, mailbox=6
+                max_attempts=MAX_ATTEMPTS,
+                max_restarts=10_000,
+                restart_backoff=0.01,
+                idle_timeout=10.0,
+                mailbox=6,
+                coalesce_quiet=self._slowness % 2 * 0.2,
             ) as runtime:
                 self.alive = True
                 self._crash_at.clear()
@@ -193,8 +202,8 @@ class World:
         else:
             await trio.lowlevel.checkpoint()
 
-    def _new(self, place: tuple[str, str], *, durable: bool, streams: bool) -> Sent:
-        one = Sent(f"t{next(self._texts)}", place, durable, streams, next(self._clock))
+    def _new(self, place: tuple[str, str], policy: Any, *, durable: bool, streams: bool) -> Sent:
+        one = Sent(f"t{next(self._texts)}", place, durable, streams, policy, next(self._clock))
         self.house.target.hold(one.text)
         self.sent.append(one)
         return one
@@ -222,7 +231,7 @@ class World:
         return [text for text in texts if not self.house.target.hold(text).is_set()]
 
     async def submit(self, place: tuple[str, str], policy: Any, streams: bool, key: str | None = None) -> None:
-        one = self._new(place, durable=True, streams=streams)
+        one = self._new(place, policy, durable=True, streams=streams)
         one.replaces = self._replaced(place, policy)
 
         async def call() -> None:
@@ -239,7 +248,7 @@ class World:
         self._begin(call)
 
     async def ask(self, place: tuple[str, str], policy: Any, streams: bool) -> None:
-        one = self._new(place, durable=False, streams=streams)
+        one = self._new(place, policy, durable=False, streams=streams)
         one.replaces = self._replaced(place, policy)
 
         async def call() -> None:
@@ -255,6 +264,11 @@ class World:
                         one.answer = result.result.text
 
         self._begin(call)
+
+    async def burst(self, place: tuple[str, str], durable: bool, streams: bool) -> None:
+        """Somebody has more to say than fits into one message."""
+        for _ in range(3):
+            await (self.submit if durable else self.ask)(place, "coalesce", streams and durable)
 
     async def repeat(self, pick: int, place: tuple[str, str]) -> None:
         """Somebody sends it again: with another text and another place, which only counts if the first has gone."""
@@ -422,6 +436,10 @@ class World:
             assert run.attempt <= 1 + one.crashes
         if run is not None and run.error is not None and run.error[0] == "attempts_exhausted":
             assert one.crashes >= MAX_ATTEMPTS
+        if run is not None and run.error is not None and run.error[0] == "superseded":
+            others = [other for other in self.sent if other.place == one.place and other is not one]
+            assert any(other.policy == "latest" for other in others)
+            assert not starts or one.crashes or one.stops
         if one.answer is not None and run is not None:
             assert (run.state, run.result.text) == ("completed", one.answer)
         if one.error is not None and one.known is not None:
@@ -453,7 +471,9 @@ class World:
         assert sorted(turns) == sorted(one.text for one in completed)
         for one in completed:
             seen = runs[one.text].result.text.split()
-            assert seen == order[: order.index(one.text) + 1]
+            together = [other for other in completed if runs[other.text].run_id == runs[one.text].run_id]
+            assert seen == order[: max(order.index(other.text) for other in together) + 1]
+            assert len(together) == 1 or {other.policy for other in together} == {"coalesce"}
         for one in completed:
             for other in completed:
                 if one.known is not None and one.known < other.sent:

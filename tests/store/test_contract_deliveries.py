@@ -53,7 +53,7 @@ async def test_a_retry_keeps_the_lane_waiting(store: Store) -> None:
     assert await store.next_due() == 50.0
     assert await bodies(store, 49.0) == []
     (again,) = await store.due(50.0, 10, 10.0)
-    assert again == Delivery(first.delivery_id, "key", "lane", b"1", 2)
+    assert again == Delivery(first.delivery_id, "key", "lane", b"1", 2, take=2)
 
 
 async def test_an_attempt_that_nobody_ends_is_made_again(store: Store) -> None:

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import trio
@@ -105,7 +105,7 @@ async def fill(store: Store, key: str = "one") -> None:
     )
     await store.commit(claim, Commit(append=[Append(7, 2, [b"three"]), Append(5, 3, [b"3"])], trim={5: 2}))
     (first,) = await store.due(0.0, 1, 10.0)
-    await store.settle(first, Dead("why"))
+    await store.settle(first, Dead("why", "said", 1.0, 600.0))
     await store.due(0.0, 1, 10.0)
 
 
@@ -120,10 +120,10 @@ WHOLE = {
     "runs": [RunRecord("r", SECRET, 700.0), RunRecord("s", b"")],
     "timers": {"t": 50.0},
     "deliveries": [
-        NewDelivery("lane", b"runs", 10.0, 1),
+        NewDelivery("lane", b"runs", 10.0, 1, unsure=True),
         NewDelivery("lane", b"waits", 5.0),
         NewDelivery("else", SECRET, 9.0, 2),
-        NewDelivery("lane", b"dies", 0.0, 1, "why"),
+        NewDelivery("lane", b"dies", 0.0, 1, Dead("why", "said", 1.0, 600.0)),
     ],
     "aliases": {"alias": True, LONG: True},
 }
@@ -168,7 +168,7 @@ async def test_a_key_is_made_of_slices(store: Store, monkeypatch: pytest.MonkeyP
     assert await store.keys() == [key]
     assert store.statistics().keys == 1
     assert await store.work(60.0) == [Work(key, 2, 50.0)]
-    assert await store.expire(850.0) == 2  # the run and the name that stood in the index
+    assert await store.expire(850.0) == 3  # the dead letter, the run and the name that stood in the index
     await store.commit(claim, Commit(append=[Append(7, 3, [b"four"])], consume=["z", "a"]))
     assert await store.work(0.0) == []
 
@@ -182,11 +182,13 @@ async def test_deliveries_go_on_with_ids_of_their_own(store: Store) -> None:
     done = await restore(store, "one", found)
     assert len(set(done.delivery_ids)) == 4
     (dead,) = await store.dead_letters()
-    assert (dead.body, dead.reason, dead.attempt) == (b"dies", "why", 1)
+    assert (dead.body, dead.attempt, dead.reason, dead.error) == (b"dies", 1, "why", "said")
+    assert (dead.died, dead.expires_at) == (1.0, 600.0)
     assert dead.delivery_id not in before
     seen = []
     while taken := await store.due(100.0, 1, 900.0):
         seen.append((taken[0].body, taken[0].attempt))
+        assert taken[0].unsure == (taken[0].body == b"runs")
         await store.settle(taken[0], Delivered())
     assert [one for one in seen if one[0] != SECRET] == [(b"two", 1), (b"runs", 2), (b"waits", 1)]
     assert (SECRET, 3) in seen
@@ -363,6 +365,14 @@ async def test_an_erased_key_leaves_no_row(store: Store) -> None:
 NAMES = st.sampled_from(["x", "y", "z", "é" * 90])
 BODIES = st.binary(max_size=5)
 TIMES = st.integers(0, 20).map(float)
+DEAD = st.builds(Dead, st.text(max_size=3), st.text(max_size=3), TIMES, st.none() | TIMES)
+
+
+def as_told(new: NewDelivery) -> NewDelivery:
+    """What is dead is neither due nor unsure any more."""
+    return new if new.dead is None else replace(new, due=0.0, unsure=False)
+
+
 STATES = st.builds(
     Commit,
     put=st.dictionaries(NAMES, BODIES),
@@ -375,7 +385,8 @@ STATES = st.builds(
     runs=st.lists(st.builds(RunRecord, NAMES, BODIES, TIMES | st.none()), unique_by=lambda run: run.run_id),
     timers=st.dictionaries(NAMES, TIMES),
     deliveries=st.lists(
-        st.builds(NewDelivery, NAMES, BODIES, TIMES, st.integers(0, 3), st.none() | st.text(max_size=3)), max_size=4
+        st.builds(NewDelivery, NAMES, BODIES, TIMES, st.integers(0, 3), st.none() | DEAD, st.booleans()).map(as_told),
+        max_size=4,
     ),
     aliases=st.dictionaries(st.sampled_from(["a", LONG]), st.just(True)),
 )

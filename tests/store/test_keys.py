@@ -43,6 +43,7 @@ def test_every_row_fits_in_lmdb(length: int) -> None:
         keys.row(number, keys.LETTER_ID, name),
         keys.expiry_entry(1.0, number, name),
         keys.expiry_entry(1.0, number, keys.EXPIRING_NAME + name),
+        keys.expiry_entry(1.0, number, keys.EXPIRING_DEAD + number),
         keys.timer_entry(1.0, number, name),
         keys.lane_prefix(name) + number,
     ]

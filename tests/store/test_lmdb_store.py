@@ -15,11 +15,14 @@ import trio
 from afactors_store import (
     Append,
     Commit,
+    Dead,
     FormatTooNew,
     LmdbStore,
+    NewDelivery,
     RunRecord,
     StoreFull,
     StoreUnusable,
+    keys,
 )
 from afactors_store.keys import CLEAN, META
 
@@ -109,6 +112,59 @@ async def test_a_killed_owner_did_not_leave_cleanly(tmp_path: Path, start) -> No
     assert await run_owner(lambda owner: owner.stdin.close())
     assert not await run_owner(lambda owner: owner.kill())
     assert await run_owner(lambda owner: owner.stdin.close())
+
+
+def make_older(path: Path) -> None:
+    """Make a store what stores were before lanes had groups, deliveries were counted and attempts under way listed."""
+
+    def fields(raw: bytes, names: str) -> bytes:
+        return msgpack.packb({name: msgpack.unpackb(raw)[name] for name in names.split()})
+
+    with lmdb.open(str(path), map_size=1 << 24) as env, env.begin(write=True) as txn:
+        for key, value in list(txn.cursor()):
+            if key == keys.COUNTERS:
+                txn.put(key, value[:24])
+            elif key[:1] == keys.RUNNING:
+                txn.delete(key)
+            elif key[:1] == keys.HEADS:
+                txn.delete(key)
+                txn.put(key[:1] + key[-16:], value)
+            elif key[9:10] == keys.DELIVERY:
+                row, came = key[:9] + keys.ATTEMPT + key[10:], [1, msgpack.unpackb(value)["d"], 0, 0.0, False]
+                raw = txn.get(row)
+                txn.put(row, msgpack.packb(came if raw is None else msgpack.unpackb(raw)[:5]))
+                txn.put(key, fields(value, "v id l b"))
+            elif key[9:10] == keys.DEAD_LETTER:
+                txn.put(key, fields(value, "v id l b n r"))
+
+
+async def test_a_store_from_before_deliveries_were_counted_goes_on(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path, map_size=1 << 24)
+    async with store.open():
+        new = [NewDelivery("a\x1f", b"dies"), NewDelivery("a\x1f", b"runs"), NewDelivery("a\x1f", b"waits", 7.0)]
+        await store.commit(await store.claim("key"), Commit(deliveries=[*new, NewDelivery("b", b"later", 50.0)]))
+        await store.settle((await store.due(0.0, 1, 10.0))[0], Dead("why"))
+        await store.due(0.0, 1, 10.0)
+    make_older(tmp_path)
+    async with store.open():
+        assert (store.statistics().pending, store.statistics().dead) == (3, 1)
+        assert [(one.body, one.due, one.attempts) for one in await store.deliveries()] == [
+            (b"runs", 10.0, 1),
+            (b"waits", 7.0, 0),
+            (b"later", 50.0, 0),
+        ]
+        (letter,) = await store.dead_letters()
+        assert (letter.reason, letter.error, letter.died, letter.expires_at) == ("why", "", 0.0, None)
+        assert await store.reclaim(0.0) == 0  # it waits for its visibility
+        assert [await store.next_due(group) for group in ("a", "", "b")] == [10.0, 50.0, None]
+        assert await store.due(9.0, 1, 10.0) == []
+        (again,) = await store.due(10.0, 1, 10.0)
+        assert (again.body, again.attempt, again.unsure) == (b"runs", 2, True)
+        assert await store.reclaim(10.0) == 1
+        assert await store.revive(letter.position, 60.0) is not None
+        assert [one.body for one in await store.due(10.0, 9, 10.0)] == [b"runs"]
+        await store.erase("key")
+        assert (store.statistics().pending, store.statistics().dead) == (0, 0)
 
 
 async def fill(store: LmdbStore) -> int:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from afactors_store import records
 from afactors_store.errors import FormatTooNew, StoreBroken
 
+DEAD = records.StoredDeadLetter("id", b"l", b"b", 3, "r", "e", 1.5, 2.5)
 KINDS = [
     (records.encode_meta, records.decode_meta, records.Meta(1, b"i" * 16, b"s" * 32, 1.5)),
     (records.encode_head, records.decode_head, records.Head(b"k", 1, 2, b"i", 3, 4)),
@@ -17,8 +18,10 @@ KINDS = [
     (records.encode_run, records.decode_run, records.StoredRun(b"b", None)),
     (records.encode_run, records.decode_run, records.StoredRun(b"b", 2.5)),
     (records.encode_delivery, records.decode_delivery, records.StoredDelivery("id", b"l", b"b")),
-    (records.encode_attempt, records.decode_attempt, records.Attempt(1.0, 2, 3.0, True)),
+    (records.encode_delivery, records.decode_delivery, records.StoredDelivery("id", b"l", b"b", 1.5, 2, True)),
+    (records.encode_attempt, records.decode_attempt, records.Attempt(1.0, 2, 3.0, True, True, 4)),
     (records.encode_dead_letter, records.decode_dead_letter, records.StoredDeadLetter("id", b"l", b"b", 3, "r")),
+    (records.encode_dead_letter, records.decode_dead_letter, DEAD),
 ]
 
 
@@ -38,6 +41,18 @@ def test_every_kind_comes_back_and_a_newer_one_is_refused(encode, decode, record
 def test_an_older_record_is_upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(records.UPGRADES, ("name", 0), lambda old: {"v": 1, "o": old["owner"], "b": b""})
     assert records.decode_name(msgpack.packb({"v": 0, "owner": b"x"})) == records.NameRecord(b"x", b"")
+
+
+def test_records_from_before_something_was_noted_are_read_without_it() -> None:
+    delivery = msgpack.packb({"v": 1, "id": "id", "l": b"l", "b": b"b"})
+    assert records.decode_delivery(delivery) == records.StoredDelivery("id", b"l", b"b")
+    assert records.decode_attempt(msgpack.packb([1, 1.0, 2, 3.0, True])) == records.Attempt(1.0, 2, 3.0, True)
+    dead = msgpack.packb({"v": 1, "id": "id", "l": b"l", "b": b"b", "n": 3, "r": "r"})
+    assert records.decode_dead_letter(dead) == records.StoredDeadLetter("id", b"l", b"b", 3, "r")
+    counters = records.encode_counters(records.Counters(4, 5, 6))[:24]
+    assert records.decode_counters(counters) == records.Counters(4, 5, 6)
+    assert records.lacks_counters(counters)
+    assert not records.lacks_counters(None)
 
 
 @given(st.integers(0, 2**40), st.lists(st.binary(max_size=40), max_size=1500))

@@ -10,6 +10,7 @@ What comes in:
 * `contents`: content parts of a request, as the framework's contents.
 * `items`: input items of a request, as the framework's messages.
 * `settings`: settings of a request that are more than one plain value.
+* `targets`: where a reply goes besides to its caller.
 * `parse`: a request's body, validated.
 * `listing`: queries, and pages of a list.
 
@@ -40,6 +41,8 @@ The shell, thin, over ASGI:
 * `channel`: the channel's options, and which endpoint serves what.
 """
 
+from ..wire import decode_body as decode_body
+from ..wire import encode_json as encode_json
 from .errors import error_body as error_body
 from .errors import error_headers as error_headers
 from .events import EventStream as EventStream
@@ -47,12 +50,10 @@ from .ids import item_id as item_id
 from .ids import new_conversation_id as new_conversation_id
 from .ids import new_response_id as new_response_id
 from .parse import CreateRequest as CreateRequest
-from .parse import decode_body as decode_body
 from .parse import parse_create as parse_create
 from .render import render_response as render_response
 from .render import render_run as render_run
 from .sse import DONE as DONE
 from .sse import encode_event as encode_event
-from .sse import encode_json as encode_json
 from .sse import sse_data as sse_data
 from .transcript import ResponseTranscript as ResponseTranscript

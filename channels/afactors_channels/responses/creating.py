@@ -76,6 +76,7 @@ class Creation:
             fingerprint=fingerprint(body) if key is not None else "",
             isolation=caller.isolation,
             presentation=presentation(create, model=exchange.context.target_name),
+            response_target=create.response_target,
         )
 
     async def _ask(self, exchange: Exchange, request: ChannelRequest, body: Mapping[str, Any]) -> None:

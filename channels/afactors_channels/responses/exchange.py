@@ -12,10 +12,10 @@ from ..contract import ChannelContext, Receive, Scope, Send
 from ..credentials import Credentials
 from ..errors import BadRequest, Conflicting, HostError, NotFound, TargetFailed, Unprocessable
 from ..requests import ChannelRequest, ChannelSession, IsolationKeys
+from ..wire import decode_body, encode_json
 from .errors import error_body, error_headers
 from .fields import identifier
-from .parse import decode_body
-from .sse import DONE, encode_event, encode_json, sequence_number
+from .sse import DONE, encode_event, sequence_number
 
 _EVENT_STREAM: Headers = (
     (b"content-type", b"text/event-stream; charset=utf-8"),

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from afactors_channels.errors import HostError
 
+from ..wire import decode_body, encode_json
 from .errors import error_body
 from .fields import identifier, refuse
-from .parse import decode_body
-from .sse import encode_json, sse_data
+from .sse import sse_data
 
 CREATE = "response.create"
 

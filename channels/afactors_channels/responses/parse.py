@@ -16,9 +16,11 @@ import msgspec
 
 from afactors_channels.errors import BadRequest
 
+from ..requests import ResponseTarget
 from . import settings
 from .fields import Check, array, boolean, choice, identifier, integer, members, number, refuse, string
 from .items import SerializedMessage, parse_input
+from .targets import check_target, check_waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class CreateRequest:
         echo: The fields of the response object that repeat the request.
         stream_options: How the client wants its events.
         include: What else the client wants in the output.
+        response_target: Where the reply goes besides.
         unknown: The body's other fields, untouched, for the run hook.
     """
 
@@ -66,6 +69,7 @@ class CreateRequest:
     echo: Mapping[str, Any] = field(default_factory=dict)
     stream_options: Mapping[str, Any] = field(default_factory=dict)
     include: Sequence[str] = ()
+    response_target: ResponseTarget = ResponseTarget.originating
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -77,40 +81,8 @@ class CreateRequest:
 MAX_KEY = 256
 """How long an idempotency key may be."""
 
-MAX_DEPTH = 100
-"""How deeply a body may be nested."""
-
-_decode = msgspec.json.Decoder().decode
 _encode_sorted = msgspec.json.Encoder(order="deterministic").encode
 _VISIBLE = re.compile(r"[!-~]+")
-
-
-def decode_body(body: bytes) -> dict[str, Any]:
-    """A request's body as plain values. Unlike `json.loads` this takes no NaN and no lone surrogate.
-
-    Raises:
-        BadRequest: Not JSON in UTF-8, nested too deeply, or not an object.
-    """
-    try:
-        value = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BadRequest("The body is not valid JSON.", code="invalid_json") from None
-    if not isinstance(value, dict):
-        raise BadRequest("The body must be a JSON object.", code="invalid_type")
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-        _check_depth(value)
-    return value
-
-
-def _check_depth(value: Any) -> None:
-    """What is kept of a request is walked through by code that recurses, ours and others'."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
-        level = [one for one in level if isinstance(one, dict | list)]
-        if not level:
-            return
-    raise BadRequest(f"The body may be nested at most {MAX_DEPTH} deep.", code="invalid_json")
 
 
 def idempotency_key(header: str | None) -> str | None:
@@ -171,6 +143,8 @@ def _check_together(given: Mapping[str, Any]) -> None:
         rule = "excludes 'conversation': give one of them"
         refuse("previous_response_id", rule, "mutually_exclusive_parameters")
     settings.check_background(given.get("background", False), given.get("store", True))
+    if "response_target" in given:
+        check_waits(given["response_target"], given.get("background", False))
     if "tool_choice" in given:
         settings.check_chosen(given["tool_choice"], given.get("tools", []))
 
@@ -202,6 +176,7 @@ _FIELDS: dict[str, _Field] = {
     "previous_response_id": _Field(identifier, echo=True),
     "prompt_cache_key": _Field(string(64), echo=True),
     "reasoning": _Field(settings.check_reasoning),
+    "response_target": _Field(check_target),  # an extension
     "safety_identifier": _Field(string(64), echo=True),
     "seed": _Field(integer(-(2**63)), "seed"),  # not of this protocol, but the framework knows it
     "service_tier": _Field(string(64)),
@@ -238,6 +213,7 @@ _ATTRIBUTES = frozenset(
         "metadata",
         "model",
         "previous_response_id",
+        "response_target",
         "safety_identifier",
         "store",
         "stream",

@@ -21,6 +21,7 @@ from .schemas import (
     word,
 )
 from .settings import INCLUDABLE, MAX_PAIR_KEY, MAX_PAIR_VALUE, MAX_PAIRS, MAX_TOOLS
+from .targets import MAX_TARGETS, WORDS
 
 IDENTIFIER = string(MAX_ID, 1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", description="Printable characters only.")
 _FUNCTION_NAME = {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"}
@@ -141,6 +142,29 @@ REASONING: Schema = {
 }
 INCLUDE = array(word(*INCLUDABLE))
 _INPUT = any_of(string(), array(ref("InputItem"), minItems=1))
+_IDENTITY: Schema = {
+    **asked({"channel": IDENTIFIER, "native_id": IDENTIFIER}, {"conversation": IDENTIFIER}),
+    "additionalProperties": False,
+}
+_TARGETS: dict[str, Schema] = {
+    "kind": word(*WORDS),
+    "channel": IDENTIFIER,
+    "channels": array(IDENTIFIER, minItems=1, maxItems=MAX_TARGETS),
+    "identities": array(_IDENTITY, minItems=1, maxItems=MAX_TARGETS),
+}
+
+
+def _target(form: str) -> Schema:
+    rest: Schema = {other: {"type": "null"} for other in _TARGETS if other != form}
+    found = asked({form: _TARGETS[form]}, {"echo_input": BOOLEAN})
+    return {**found, "properties": {**found["properties"], **rest}, "additionalProperties": False}
+
+
+_RESPONSE_TARGET = {
+    **any_of(word(*WORDS), *map(_target, _TARGETS)),
+    "description": "An extension: where the reply goes besides, among the identities of this conversation's user. "
+    "'none' needs 'background'.",
+}
 
 CREATE_FIELDS: dict[str, Schema] = {
     "background": BOOLEAN,
@@ -157,6 +181,7 @@ CREATE_FIELDS: dict[str, Schema] = {
     "previous_response_id": IDENTIFIER,
     "prompt_cache_key": string(64),
     "reasoning": asked({}, REASONING),
+    "response_target": _RESPONSE_TARGET,
     "safety_identifier": string(64),
     "seed": integer(-(2**63)),
     "service_tier": string(64),
@@ -183,6 +208,11 @@ _EXCLUDED: list[Schema] = [
         "required": ["conversation", "previous_response_id"],
     },
     {"properties": {"background": {"const": True}, "store": {"const": False}}, "required": ["background", "store"]},
+    {
+        "properties": {"response_target": any_of(word("none"), asked({"kind": word("none")}))},
+        "required": ["response_target"],
+        "not": {"properties": {"background": {"const": True}}, "required": ["background"]},
+    },
 ]
 
 REQUESTS: dict[str, Schema] = {

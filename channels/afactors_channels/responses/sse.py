@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
+from ..wire import encode_json
+
 DONE = b"data: [DONE]\n\n"
 """What ends every stream."""
 
 _DATA = b"\ndata: "
-_encode = msgspec.json.Encoder().encode
 
 
 def encode_event(event: Mapping[str, Any]) -> bytes:
@@ -31,26 +32,3 @@ def sequence_number(block: bytes) -> int:
     """The number of an encoded event."""
     number: int = msgspec.json.decode(sse_data(block))["sequence_number"]
     return number
-
-
-def encode_json(value: Any) -> bytes:
-    """Encode plain values as UTF-8 JSON; NaN and infinities become null, a lone surrogate becomes U+FFFD.
-
-    Raises:
-        TypeError: The value holds something that JSON has no form for.
-    """
-    try:
-        return _encode(value)
-    except UnicodeEncodeError:
-        return _encode(_mended(value))
-
-
-def _mended(value: Any) -> Any:
-    """A copy without lone surrogates: models and clients can produce them, UTF-8 cannot express them."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, Mapping):
-        return {_mended(key): _mended(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_mended(item) for item in value]
-    return value

@@ -1,0 +1,105 @@
+"""The supervisor of deliveries: an outlet for each channel that pushes, and what the operator sees of them all."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from afactors_channels import ChannelContribution
+from afactors_store import NewDelivery, Store, StoreError
+
+from .outbox import channel_of
+from .outlets import Outlet, OutletStatistics
+
+logger = logging.getLogger("afactors.deliveries")
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveriesStatistics:
+    """All deliveries in figures.
+
+    Attributes:
+        pending: Deliveries that are neither taken nor dead.
+        dead: Dead letters.
+        outlets: Each channel's, since the start.
+    """
+
+    pending: int
+    dead: int
+    outlets: Sequence[OutletStatistics]
+
+
+class Deliverer:
+    """Owner of all outlets. Made by the runtime only."""
+
+    def __init__(self, store: Store, channels: Mapping[str, ChannelContribution], *, retention: float) -> None:
+        self._store = store
+        self._outlets = {
+            name: Outlet(name, channel, store, retention=retention)
+            for name, channel in channels.items()
+            if channel.push is not None
+        }
+        self._scope, self._over = trio.CancelScope(), trio.Event()
+
+    @property
+    def pushing(self) -> Collection[str]:
+        """Names of the channels that push."""
+        return self._outlets.keys()
+
+    def statistics(self) -> DeliveriesStatistics:
+        """All deliveries in figures, now."""
+        counts = self._store.statistics()
+        return DeliveriesStatistics(
+            counts.pending, counts.dead, tuple(outlet.statistics() for outlet in self._outlets.values())
+        )
+
+    def notice(self, deliveries: Sequence[NewDelivery]) -> None:
+        """A commit has added these."""
+        for name in {channel_of(one.lane) for one in deliveries}:
+            if (outlet := self._outlets.get(name)) is not None:
+                outlet.notice()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Send what is due, until stopped or cancelled."""
+        if found := await self._store.reclaim(time.time()):
+            logger.warning("%d deliveries were under way when the last process ended; they are sent again", found)
+        try:
+            with self._scope:
+                async with trio.open_nursery() as outlets:
+                    for outlet in self._outlets.values():
+                        outlets.start_soon(outlet.run)
+                    task_status.started()
+        finally:
+            self._over.set()
+
+    @property
+    def pending(self) -> int:
+        """Deliveries that are left; none that could be told of, if the store is gone."""
+        try:
+            return self._store.statistics().pending
+        except StoreError:
+            return 0
+
+    async def drain(self) -> None:
+        """Wait until nothing is due and nothing under way; what is not due yet stays for the next process."""
+        for outlet in self._outlets.values():
+            await outlet.drained()
+
+    async def stop(self) -> None:
+        """Begin nothing more, and cut off what is under way: the next process sends it again, as unsure."""
+        self._scope.cancel(reason="the runtime stops")
+        await self._over.wait()
+
+    @property
+    def cut_off(self) -> int:
+        """Deliveries that were cut off."""
+        return sum(outlet.counts["cut off"] for outlet in self._outlets.values())
+
+    @property
+    def delivered(self) -> int:
+        """Deliveries that were taken since the start."""
+        return sum(outlet.counts["delivered"] for outlet in self._outlets.values())

@@ -1,0 +1,39 @@
+"""A command's side of the control socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import trio
+
+from .control import connected
+from .errands import Answer, Asked
+
+
+class Unanswered(Exception):
+    """The server left before it was done: nobody knows how much of it was."""
+
+
+async def remote_answers(folder: Path, asked: Asked) -> AsyncGenerator[Answer, None]:
+    """Have the server that owns a state folder do something.
+
+    Raises:
+        OSError: No control socket answers there.
+        Unanswered: The connection ended in the middle.
+    """
+    async with connected(folder) as stream:
+        received, ended = b"", False
+        try:
+            await stream.send_all(asked.encode())
+            async for data in stream:
+                *lines, received = (received + data).split(b"\n")
+                for one in lines:
+                    answer: Answer = json.loads(one)
+                    ended = "done" in answer or "error" in answer
+                    yield answer
+        except trio.BrokenResourceError:
+            ended = False
+        if not ended:
+            raise Unanswered("the server left before it was done; look again what is still there")

@@ -1,0 +1,140 @@
+"""What a turn sends: its reply to whom it is for, and what its user said to their other channels.
+
+The actor knows its user's identities; they are read when first needed, and written when something new was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agent_framework import AgentResponse, Message
+
+from afactors_channels import (
+    ChannelContribution,
+    ChannelRequest,
+    HostError,
+    NotAllowed,
+    NotFound,
+    ResponseTarget,
+    SessionEdit,
+)
+from afactors_store import Claim, NewDelivery, Store
+
+from .aiming import Aim, aim
+from .commits import Sent
+from .identities import DOCUMENT, HOSTING, Identities
+from .outbox import posted
+from .turn import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Proactive(SessionEdit):
+    """A message that nobody asked for, on its way through the actor's mailbox.
+
+    Attributes:
+        message: What it says, serialized.
+        remember: Whether the session's history gets it.
+    """
+
+    message: Mapping[str, Any] = field(default_factory=dict)
+    remember: bool = False
+
+
+class Sender:
+    """The outgoing side of one actor."""
+
+    def __init__(self, store: Store, channels: Mapping[str, ChannelContribution]) -> None:
+        self._store = store
+        self._channels = channels
+        self._claim: Claim | None = None
+        self._known = Identities()
+        self._unwritten = False
+
+    def learnt(self, news: Identities | None) -> None:
+        """What was new is durable."""
+        if news is self._known:
+            self._unwritten = False
+
+    async def aim(self, claim: Claim, request: ChannelRequest, at: float) -> tuple[Aim, Identities | None]:
+        """Where a reply goes; and whom the actor knows, if something new is in that."""
+        identity, target = request.identity, request.response_target
+        seen = identity if identity is not None and identity.verified else None
+        if seen is None and target.kind in ("originating", "none"):
+            return aim(request, Identities(), self._channels, at), None
+        before = await self.known(claim)
+        after = self._known = before.with_(seen, at)
+        self._unwritten = self._unwritten or after is not before
+        return aim(request, after, self._channels, at), after if self._unwritten else None
+
+    async def known(self, claim: Claim) -> Identities:
+        """Whom the actor knows."""
+        if self._claim is not claim:  # a new one knows nothing of what was before: the key was erased, or made
+            found = Identities.decode((await self._store.read(claim, [DOCUMENT])).get(DOCUMENT))
+            if self._claim is not claim:  # another session's turn may have been faster
+                self._claim, self._known, self._unwritten = claim, found, False
+        return self._known
+
+    def sent(self, turn: Turn, wanted: Aim, news: Identities | None, said: AgentResponse[Any], at: float) -> Sent:
+        """What the turn's commit has of this."""
+        put = {DOCUMENT: news.encode()} if news is not None else {}
+        if not wanted.destinations:
+            return Sent(turn.posting, put)
+        origin: dict[str, Any] = {"at": at, "run_id": turn.run_id, "origin": turn.request.channel}
+        told: AgentResponse[Any] = AgentResponse(
+            messages=[message for message in turn.messages if message.role == "user"]
+        )
+        echoes = posted("echo", wanted.echoed, told, self._channels, **origin)
+        replies = posted("reply", wanted.destinations, said, self._channels, **origin)
+        return Sent([*turn.posting, *((turn.key, one) for one in [*echoes, *replies])], put)
+
+    def failure(self, turn: Turn, error: HostError, at: float) -> list[NewDelivery]:
+        """What whoever waits for a delivery hears of a turn that failed; of one that was called off, nothing."""
+        channel, identity = self._channels.get(turn.request.channel), turn.request.identity
+        if channel is None or not channel.replies_by_push or identity is None or not identity.verified:
+            return []
+        if turn.failure == "cancelled" or not turn.durable or turn.request.response_target.kind == "none":
+            return []
+        message = Message("assistant", [error.message], additional_properties={HOSTING: {"error": error.code}})
+        said: AgentResponse[Any] = AgentResponse(messages=[message])
+        return posted("reply", [identity], said, self._channels, at=at, run_id=turn.run_id, origin=turn.request.channel)
+
+    def message(self, turn: Turn, wanted: Aim, said: AgentResponse[Any], at: float) -> list[NewDelivery]:
+        """What a message that nobody asked for is delivered as."""
+        return posted("message", wanted.destinations, said, self._channels, at=at, run_id=turn.run_id)
+
+
+def marked(said: AgentResponse[Any], wanted: Aim) -> None:
+    """Have the reply say where it was meant to go; once, before it is stored."""
+    if said.messages and (wanted.destinations or wanted.skipped or wanted.wanted != "originating"):
+        said.messages[-1].additional_properties.setdefault(HOSTING, wanted.told())
+
+
+def no_destination() -> NotFound:
+    """For a message that would reach nobody."""
+    return NotFound("There is nobody to send this to.", field="target", code="no_destination")
+
+
+async def vouched(store: Store, key: str, request: ChannelRequest, named: ResponseTarget) -> ChannelRequest:
+    """A request whose destinations may be its own: its actor's, or those that the operator's code chose.
+
+    Args:
+        store: Where the actor's identities are.
+        key: The actor's.
+        request: As the run hook left it.
+        named: What it asked for before.
+
+    Raises:
+        NotAllowed: It names somebody else.
+    """
+    target = request.response_target
+    if target.kind != "identities":
+        return request
+    if target is not named:
+        return request.replace(response_target=replace(target, to=[replace(one, verified=True) for one in target.to]))
+    claim = await store.claim(key)
+    own = Identities.decode((await store.read(claim, [DOCUMENT])).get(DOCUMENT)).with_(request.identity, 0.0)
+    if any(not one.verified and own.known(one) is None for one in target.to):
+        raise NotAllowed("This is no identity of yours.", field="response_target", code="not_your_identity", status=403)
+    return request
