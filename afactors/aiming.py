@@ -98,7 +98,7 @@ def _known(
 ) -> list[ChannelIdentity]:
     found: list[ChannelIdentity] = []
     for one in wanted:
-        seen = one if one.verified else known.known(one)  # what the operator's own code named, it may name
+        seen = known.known(one) or (one if one.verified else None)  # the operator's own code may name strangers
         if seen is None:
             skipped.append((_label(one), "unknown_identity"))
         elif seen not in found:

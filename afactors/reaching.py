@@ -6,6 +6,7 @@ import inspect
 import time
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from agent_framework import AgentResponse, Message
@@ -116,9 +117,10 @@ class Outreach:
         return await self.send(key, message, target=ResponseTarget.identity(identity), remember=remember)
 
     async def _send(self, key: str, message: Message, target: ResponseTarget, remember: bool) -> Sequence[str]:
-        request = ChannelRequest(
-            "", (), ChannelSession(isolation_key=checked_key(key)), overlap="enqueue", response_target=target
-        )
+        # It is the operator's own code that names them.
+        trusted = replace(target, to=[replace(one, verified=True) for one in target.to])
+        session = ChannelSession(isolation_key=checked_key(key))
+        request = ChannelRequest("", (), session, overlap="enqueue", response_target=trusted)
         inside = ancestry.get()
         if inside and inside[-1].state == "running":
             return await self._joined(inside[-1], request, key, message)

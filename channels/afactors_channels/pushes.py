@@ -96,6 +96,9 @@ class Stop:
     reason: str
 
 
+_PATIENCE = 10  # times as many attempts for a destination that says when to come again
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """When a delivery that failed is tried again: a pure function of attempt, error, age and chance.
@@ -105,7 +108,7 @@ class RetryPolicy:
         factor: By how much each wait is longer than the one before.
         longest: Longest wait.
         jitter: Part of a wait that chance may take away or add: 0.2 is ± 20 %.
-        max_attempts: Attempts after which it is dead.
+        max_attempts: Attempts after which it is dead; ten times as many where the destination says when to come again.
         max_age: Seconds after its commit from which on nobody would welcome it any more.
     """
 
@@ -133,9 +136,9 @@ class RetryPolicy:
         """
         if isinstance(error, PushRejected):
             return Stop("rejected")
-        if attempt >= self.max_attempts:
-            return Stop("attempts")
         asked = error.retry_after if isinstance(error, PushDeferred) else None
+        if attempt >= self.max_attempts * (1 if asked is None else _PATIENCE):
+            return Stop("attempts")
         wait = self._wait(attempt, chance) if asked is None else max(0.0, asked)
         return Stop("expired") if age + wait > self.max_age else Wait(wait)
 
