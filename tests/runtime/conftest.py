@@ -22,7 +22,7 @@ from afactors.turn import Turn
 from afactors_channels import ChannelContribution, ChannelRequest, ChannelSession
 from afactors_store import Claim, Commit, Committed, MemoryStore
 
-_LONG = 3600.0
+_LONG = 1e6  # seconds; the clock jumps through them while a thread works, a second at a time
 Behaviour = Callable[[ChannelRequest, AgentSession | None], Awaitable[str | None]]
 
 
