@@ -17,7 +17,8 @@ Floor plan, from the ground up; a module imports only from those above it, or be
 * `questions`, `runs`, `reminders`, `views`: what is stored of questions, runs and reminders, and shown of deliveries.
 * `instances`, `entries`, `checkpoints`, `ledger`: of workflows: fresh ones, what they are run with, where they stand,
   and what was said.
-* `turn`, `current`: one letter, its run, and whoever waits for it; the present turn, for the target's own code.
+* `host`, `turn`, `current`: what a turn may ask of its runtime; one letter, its run, and whoever waits for it; the
+  present turn, for the target's own code.
 * `target`, `binding`, `providers`, `agents`, `workflows`, `hosting`: what is hosted: what it does for a turn, and how
   it is opened and closed.
 * `commits`, `sending`, `editing`, `forgetting`, `overlap`, `recovering`, `rerunning`: what each step of a turn

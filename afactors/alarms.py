@@ -25,11 +25,10 @@ from afactors_channels import (
 from afactors_store import Conflict, FormatTooNew, Store, StoreBroken
 
 from .history import Point
-from .identities import DOCUMENT, Identities
 from .reception import Reception
 from .reminders import GONE, PREFIX, Reminder, settled
 from .rotation import current_session
-from .sending import Proactive
+from .sending import Proactive, identities_of
 from .supervision import Supervisor
 from .turn import Turn
 
@@ -168,8 +167,7 @@ class Alarms:
         """Where it goes: by default to where the user wrote last, or else to wherever they can be reached."""
         if not reminder.anywhere:
             return reminder.request.response_target
-        document = (await self._store.claim(key, [DOCUMENT])).documents.get(DOCUMENT)
-        active = Identities.decode(document).active(None, time.time())
+        active = (await identities_of(self._store, key)).active(None, time.time())
         channel = self._channels.get(active.channel) if active is not None else None
         return ResponseTarget.active if channel is not None and channel.push is not None else ResponseTarget.all_linked
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -44,11 +44,6 @@ class Deliverer:
             if channel.push is not None
         }
         self._scope, self._over = trio.CancelScope(), trio.Event()
-
-    @property
-    def pushing(self) -> Collection[str]:
-        """Names of the channels that push."""
-        return self._outlets.keys()
 
     def statistics(self) -> DeliveriesStatistics:
         """All deliveries in figures, now."""

@@ -15,9 +15,6 @@ from .encoding import pack, unpack
 
 VERSION = 1
 DOCUMENT = "identities"
-HOSTING = "hosting"
-"""The additional property of messages that says where they came from, and where they went."""
-
 _COARSE = 60.0  # seconds: more often than that nobody writes down that somebody is still there
 _MOST = 64  # identities of one actor; those that were not seen the longest are forgotten
 

@@ -164,18 +164,13 @@ async def told(answers: AsyncIterator[Answer], each: Callable[[Answer], None] | 
 
 def add_to(commands: Any) -> None:
     """Teach the command line `actors` and what it does."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    actors = commands.add_parser(
-        "actors", help="list, export, import, erase single actors", description=_HELP, formatter_class=formatter
-    )
-    doing = actors.add_subparsers(dest="doing", metavar="WHAT", required=True)
-    told = {
+    verbs = {
         "list": "print every isolation key that has state",
         "export": "write an actor to a file",
         "import": "make an actor of a file: all of it, or nothing",
         "erase": "erase an actor: every record, index and log",
     }
-    parsers = {name: doing.add_parser(name, help=text, description=f"{text}.") for name, text in told.items()}
+    parsers = taught(commands, "actors", "list, export, import, erase single actors", _HELP, verbs)
     for name in ("export", "erase"):
         parsers[name].add_argument(
             "key", metavar="KEY", help="isolation key, as `actors list` has it between the quotes"
@@ -187,6 +182,25 @@ def add_to(commands: Any) -> None:
     for parser in parsers.values():
         for option in ACTORS_OPTIONS:
             option.add_to(parser)
+
+
+def taught(
+    commands: Any, name: str, brief: str, description: str, verbs: Mapping[str, str]
+) -> Mapping[str, argparse.ArgumentParser]:
+    """Teach the command line a command that says what to do by a second word; the parsers, by that.
+
+    Args:
+        commands: The command line's.
+        name: The command.
+        brief: What it does, in a line.
+        description: The same at length.
+        verbs: The second words, and what each does.
+    """
+    parser = commands.add_parser(
+        name, help=brief, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    doing = parser.add_subparsers(dest="doing", metavar="WHAT", required=True)
+    return {name: doing.add_parser(name, help=text, description=f"{text}.") for name, text in verbs.items()}
 
 
 def run(parsed: argparse.Namespace, values: Mapping[str, Any], ask: Callable[[str], str] | None) -> int:

@@ -20,10 +20,10 @@ from .bridge import Bridge
 from .collector import rare_collections
 from .continuations import Continuations
 from .control import serve_control
-from .current import Host
 from .deliveries import Deliveries
 from .delivering import Deliverer
 from .errands import Actors
+from .host import Host
 from .hosting import TargetSource, open_target
 from .limits import Limits
 from .reception import AuthPolicy, Reception

@@ -197,7 +197,7 @@ class Outlet:
             return self._died("unknown_version", str(exc))
         if parcel.expires <= time.time():
             return self._died("expired", "")
-        if delivery.attempt > self._policy.retry.max_attempts:  # the last one was cut off, and this is one more
+        if delivery.unsure and delivery.attempt > self._policy.retry.max_attempts:  # cut off at its last
             return self._died("attempts", "")
         sending = False
         try:

@@ -28,10 +28,10 @@ from afactors_store import Append, BadKey, Claim, Commit, Committed, Conflict, N
 
 from . import commits
 from .asking import Questions
-from .current import Host
 from .editing import edit, remembered
 from .history import Changes, NotStorable
 from .hooks import hooked
+from .host import Host
 from .limits import FairSlots, Limits
 from .naming import document_name
 from .questions import Asked, check_answers

@@ -22,12 +22,10 @@ from afactors_channels import (
 
 from .aiming import aim
 from .deliveries import Deliveries
-from .delivering import DeliveriesStatistics
-from .identities import DOCUMENT, Identities
 from .opening import Life
 from .outbox import posted
 from .portable import checked_key
-from .sending import Proactive, no_destination
+from .sending import Proactive, identities_of, no_destination
 from .turn import Turn, ancestry
 
 T = TypeVar("T")
@@ -58,10 +56,6 @@ class Outreach:
         return Deliveries(
             life.plan.store, post=life.deliverer, collect=life.supervisor.collect_soon, in_trio=self._in_trio
         )
-
-    def deliveries_statistics(self) -> DeliveriesStatistics:
-        """All deliveries in figures, now."""
-        return self._opened_now().deliverer.statistics()
 
     async def resolve(self, identity: ChannelIdentity) -> str:
         """The isolation key of an identity that its platform vouches for.
@@ -131,8 +125,7 @@ class Outreach:
     async def _joined(self, turn: Turn, request: ChannelRequest, key: str, message: Message) -> Sequence[str]:
         """With the commit of the turn that runs; what it says is in that turn's own history."""
         life = self._opened_now()
-        claim = await life.plan.store.claim(key)
-        known = Identities.decode((await life.plan.store.read(claim, [DOCUMENT])).get(DOCUMENT))
+        known = await identities_of(life.plan.store, key)
         at = time.time()
         if key == turn.key:
             known = known.with_(turn.request.identity, at)

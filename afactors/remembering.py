@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from agent_framework import Message
 from agent_framework._sessions import filter_new_messages  # what the framework's own providers save by
 
-from afactors_channels import NotFound
+from afactors_channels import ChannelRequest, NotFound
 
 from .encoding import decode_messages, encode_messages, identify, pack, unpack
 from .history import Changes, ReadLog, placed, read_left
 from .points import Point, aside, length, section
-
-if TYPE_CHECKING:
-    from .turn import Turn
 
 _MAX_OTHERS = 32  # sessions inside a session; those that were not used the longest are forgotten
 
@@ -103,6 +100,14 @@ class Held(Protocol):
     point: Point
 
 
+class Remembering(Protocol):
+    """A turn, as far as its histories are concerned."""
+
+    request: ChannelRequest
+    run_id: str
+    remembered: list[Remembered]
+
+
 class Memory:
     """A turn's hand on its histories in the store. It refuses calls after the turn's run.
 
@@ -115,7 +120,7 @@ class Memory:
 
     def __init__(
         self,
-        turn: Turn,
+        turn: Remembering,
         live: Held | None,
         read: ReadLog,
         in_trio: Callable[..., Awaitable[Any]],

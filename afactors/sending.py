@@ -20,11 +20,12 @@ from afactors_channels import (
     ResponseTarget,
     SessionEdit,
 )
+from afactors_channels.pushes import HOSTING
 from afactors_store import Claim, NewDelivery, Store
 
 from .aiming import Aim, aim
 from .commits import Sent
-from .identities import DOCUMENT, HOSTING, Identities
+from .identities import DOCUMENT, Identities
 from .outbox import posted
 from .turn import Turn
 
@@ -116,6 +117,11 @@ def no_destination() -> NotFound:
     return NotFound("There is nobody to send this to.", field="target", code="no_destination")
 
 
+async def identities_of(store: Store, key: str) -> Identities:
+    """Whom an actor knows, as it was committed."""
+    return Identities.decode((await store.claim(key, [DOCUMENT])).documents.get(DOCUMENT))
+
+
 async def vouched(store: Store, key: str, request: ChannelRequest, named: ResponseTarget) -> ChannelRequest:
     """A request whose destinations may be its own: its actor's, or those that the operator's code chose.
 
@@ -133,8 +139,7 @@ async def vouched(store: Store, key: str, request: ChannelRequest, named: Respon
         return request
     if target is not named:
         return request.replace(response_target=replace(target, to=[replace(one, verified=True) for one in target.to]))
-    claim = await store.claim(key)
-    own = Identities.decode((await store.read(claim, [DOCUMENT])).get(DOCUMENT)).with_(request.identity, 0.0)
+    own = (await identities_of(store, key)).with_(request.identity, 0.0)
     if any(not one.verified and own.known(one) is None for one in target.to):
         raise NotAllowed("This is no identity of yours.", field="response_target", code="not_your_identity", status=403)
     return request

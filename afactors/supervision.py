@@ -19,9 +19,9 @@ from afactors_channels import ChannelContribution, OverlapPolicy, Overloaded, St
 from afactors_store import NewDelivery, Store, StoreBroken
 
 from .actor import Actor
-from .current import Host
 from .delivering import Deliverer
 from .history import Point
+from .host import Host
 from .journal import restarted
 from .limits import FairSlots, Limits
 from .runs import Record, Reference, idempotency_name

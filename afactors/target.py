@@ -12,11 +12,11 @@ from typing import Any, Protocol, TypeVar
 from agent_framework import AgentResponse, AgentResponseUpdate, AgentSession, FunctionTool, Message, WorkflowRunResult
 
 from afactors_channels import ChannelRequest
+from afactors_channels.pushes import HOSTING
 from afactors_channels.workflows import response_of
 from afactors_store import Commit
 
 from .history import Changes, Point, ReadLog, identify
-from .identities import HOSTING
 from .questions import Answer, Asked, approval_response
 from .turn import Turn
 

@@ -16,7 +16,7 @@ from afactors_store import Store
 
 from .deliveries import Deliveries
 from .errands import Answer, Asked, Errand, answers, failure
-from .offline import ACTORS_OPTIONS, Folder, told
+from .offline import ACTORS_OPTIONS, Folder, taught, told
 from .options import BadOption
 from .tables import details, table
 
@@ -42,18 +42,13 @@ _INSTEAD = "no control socket answers there: stop that process first, or have it
 
 def add_to(commands: Any) -> None:
     """Teach the command line `deliveries` and what it does."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    deliveries = commands.add_parser(
-        "deliveries", help="list, show, replay, purge deliveries", description=_HELP, formatter_class=formatter
-    )
-    doing = deliveries.add_subparsers(dest="doing", metavar="WHAT", required=True)
-    told = {
+    verbs = {
         "list": "print what is on its way, and what is dead",
         "show": "print one delivery, with what it says",
         "replay": "send dead letters after all, and run letters of background runs again",
         "purge": "remove dead letters for good",
     }
-    parsers = {name: doing.add_parser(name, help=text, description=f"{text}.") for name, text in told.items()}
+    parsers = taught(commands, "deliveries", "list, show, replay, purge deliveries", _HELP, verbs)
     of = parsers["list"].add_mutually_exclusive_group()
     of.add_argument("--dead", action="store_const", const="dead", dest="state", help="dead letters only")
     of.add_argument("--pending", action="store_const", const="pending", dest="state", help="what is not dead only")

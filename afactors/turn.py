@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import trio
 from agent_framework import AgentResponse, AgentResponseUpdate, Message
@@ -30,14 +30,12 @@ from afactors_store import NewDelivery
 
 from .checkpoints import Steps
 from .history import Point
+from .host import Host
 from .journal import Journal
 from .questions import Answer
 from .remembering import Memory, Remembered
 from .reminders import Reminder
 from .runs import Record
-
-if TYPE_CHECKING:
-    from .current import Host
 
 TurnState: TypeAlias = Literal["accepting", "queued", "running", "committing"] | RunState
 """accepting → queued → running → committing → completed or incomplete; accepting, queued or running → cancelled;

@@ -162,10 +162,10 @@ async def _from_outbox(plan: Plan, channel: Any, name: str, user: str) -> float:
         store = LmdbStore(folder)
         began = time.perf_counter()
         async with Runtime(make_agent(), store=store, channels=[channel]) as runtime:
-            while runtime.deliveries_statistics().pending:  # noqa: ASYNC110 - figures are all there is to read
+            while runtime.deliveries.statistics().pending:  # noqa: ASYNC110 - figures are all there is to read
                 await trio.sleep(0.01)
             seconds = time.perf_counter() - began
-            assert runtime.deliveries_statistics().dead == 0  # noqa: S101
+            assert runtime.deliveries.statistics().dead == 0  # noqa: S101
     return plan.deliveries / seconds
 
 

@@ -197,6 +197,23 @@ async def test_what_is_deferred_waits_as_told(autojump_clock: Clock, asked: floa
     assert [second - first, third - second] == pytest.approx(waits, abs=0.01)
 
 
+async def test_who_says_when_to_come_again_has_more_than_the_attempts(autojump_clock: Clock):
+    chat = Taker(policy=PushPolicy(retry=RetryPolicy(max_attempts=3, jitter=0.0)))
+    outside = Outside(chat)
+
+    async def busy(push: Push) -> None:
+        if push.attempt <= 20:
+            raise PushDeferred("slow down", retry_after=1.0)
+
+    chat.on["ada"] = busy
+    async with outside.open():
+        await outside.send("m")
+        await outside.emptied()
+        assert await outside.dead() == []
+    assert [push.attempt for push in chat.taken] == [21]
+    assert chat.times() == pytest.approx(range(21), abs=0.1)
+
+
 async def test_what_is_too_old_dies_and_is_not_sent(autojump_clock: Clock):
     retry = RetryPolicy(max_age=100.0, longest=10.0, jitter=0.0)
     chat = Taker(policy=PushPolicy(retry=retry, breaker=1000, timeout=200.0))

@@ -67,7 +67,7 @@ async def met(town: House, *identities: Any) -> None:
 async def sent(town: House) -> None:
     """Wait until all is delivered."""
     with trio.fail_after(100_000):
-        while town.runtime.deliveries_statistics().pending:  # noqa: ASYNC110 - figures are all there is to read
+        while town.runtime.deliveries.statistics().pending:  # noqa: ASYNC110 - figures are all there is to read
             await trio.sleep(0.1)
 
 
@@ -462,7 +462,7 @@ async def test_what_was_committed_before_a_crash_is_delivered_after_it(autojump_
     chat.always = None
     async with town.open():
         await sent(town)
-        assert town.runtime.deliveries_statistics().outlets[0].unsure == 1
+        assert town.runtime.deliveries.statistics().outlets[0].unsure == 1
     assert len(before) == 1
     assert chat.said() == ["m0", "m0 m1", "m0 m1 m2"]
     tries = [(push.response.text, push.attempt, push.unsure) for _, push in chat.attempts]
@@ -505,6 +505,6 @@ async def test_an_erased_actor_sends_nothing_more(autojump_clock: Clock, town: H
 async def test_a_channel_without_deliveries_has_no_outlet(autojump_clock: Clock, town: House):
     assert ChannelContribution().push is None
     async with town.open():
-        names = [one.channel for one in town.runtime.deliveries_statistics().outlets]
+        names = [one.channel for one in town.runtime.deliveries.statistics().outlets]
     assert names == ["chat", "mail"]
     assert ancestry.get() == ()

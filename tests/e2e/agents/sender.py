@@ -60,9 +60,9 @@ async def deliver(config: Mapping[str, Any], sent: Mapping[int, int], journal: T
         async with trio.open_nursery() as lanes:
             for lane in range(config["lanes"]):
                 lanes.start_soon(talk, runtime, lane, range(sent.get(lane, 0), config["each"]), journal)
-        while runtime.deliveries_statistics().pending:  # noqa: ASYNC110 - figures are all there is to read
+        while runtime.deliveries.statistics().pending:  # noqa: ASYNC110 - figures are all there is to read
             await trio.sleep(0.05)
-        figures = runtime.deliveries_statistics()
+        figures = runtime.deliveries.statistics()
     print(json.dumps({"dead": figures.dead, "unsure": figures.outlets[0].unsure}), flush=True)
 
 
