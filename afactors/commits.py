@@ -152,8 +152,9 @@ def failed(
 ) -> Commit:
     """A turn that failed or was cancelled: nothing but its record, which keeps what it was told, and what was shown.
 
-    Its idempotency key is free again, and so are those of the turns that have joined it; but when a newer message took
-    its place, it must not come back as the newest.
+    Its idempotency key is free again, and so are those of the turns that have joined it: who asks again means it. A
+    redelivery means nothing but that nobody heard of the acceptance, and must not run again; nor must a message come
+    back as the newest, after a newer one took its place.
     """
     settings = {"o": dict(turn.request.options), "tl": [dict(tool) for tool in turn.request.tools]}
     more: Mapping[str, Any] = {
@@ -170,7 +171,7 @@ def failed(
         append=_transcript(turn),
         names=names,
         expire_names=dict.fromkeys(names, run.expires_at),
-        drop_names=list(_repeats(turn)) if turn.durable and turn.cancel_reason != "superseded" else (),
+        drop_names=_freed(turn),
         drop_logs=[*_leftover(turn), *(turn.steps.logs() if turn.steps is not None else ())],
         delete=_steps(turn),
         deliveries=[*deliveries, *_buried(turn, limits, error, at)],
@@ -239,6 +240,12 @@ def _repeats(turn: Turn) -> dict[str, bytes]:
         for one in turn.parts
         if one.idempotency is not None
     }
+
+
+def _freed(turn: Turn) -> list[str]:
+    """Idempotency keys of a turn without a result by which it may be asked for again."""
+    held = not turn.durable or turn.request.redelivers or turn.cancel_reason == "superseded"
+    return [] if held else list(_repeats(turn))
 
 
 def _elsewhere(turn: Turn, sent: Sent) -> list[tuple[str, Commit]]:

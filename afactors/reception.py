@@ -195,6 +195,7 @@ class Reception:
             partition=request.partition,
             idempotency_key=request.idempotency_key,
             fingerprint=request.fingerprint,
+            redelivers=request.redelivers,
         )
 
 

@@ -151,6 +151,8 @@ class ChannelRequest:
         overlap: What to do if the session is busy; None leaves it to the channel, and then to the runtime.
         idempotency_key: By which a repeat of this request is known, within (channel, partition); None for no check.
         fingerprint: Digest of what a repeat must be the same in.
+        redelivers: Whether a repeat is a redelivery, by a platform that sends until it hears that the request was
+            accepted: it is never run again. Otherwise a run that failed or was cancelled frees its idempotency key.
         isolation: What a trusted platform said of whom it is for.
         presentation: Whatever the channel needs to show the run again later; kept with its record.
         response_target: Where the reply goes.
@@ -174,6 +176,7 @@ class ChannelRequest:
     overlap: OverlapPolicy | None = None
     idempotency_key: str | None = None
     fingerprint: str = ""
+    redelivers: bool = False
     isolation: IsolationKeys | None = None
     presentation: Mapping[str, Any] = field(default_factory=dict)
     response_target: ResponseTarget = ResponseTarget()

@@ -1,5 +1,7 @@
 """A repeat of a request, known by its idempotency key: it gets the first one's answer, and nothing runs twice."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -136,27 +138,43 @@ async def test_a_key_with_another_request_is_refused(autojump_clock: Clock, hous
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled"])
-@pytest.mark.parametrize("durable", [False, True])
 @pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("durable", [False, True])
 async def test_a_run_without_a_result_frees_its_key(
     autojump_clock: Clock, house: House, end: str, durable: bool, restart: bool
 ):
+    async with without_a_result(house, house.submit if durable else house.post, end, restart) as runtime:
+        assert await house.ask("better", "s", name="p2", idempotency_key="k", fingerprint="g") == "better"
+        assert (await runtime.get_continuation("p1")).state == end
+        assert await house.submit("better", "s", idempotency_key="k", fingerprint="g") == "p2"
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_redelivery_of_a_run_without_a_result_runs_nothing(
+    autojump_clock: Clock, house: House, end: str, restart: bool
+):
+    async with without_a_result(house, house.submit, end, restart, redelivers=True):
+        assert await house.submit("again", "s", **K, redelivers=True) == "p1"
+    assert len(house.target.started) == 1
+
+
+@asynccontextmanager
+async def without_a_result(house: House, how: Any, end: str, restart: bool, **more: Any) -> AsyncIterator[Any]:
+    """A runtime in which, or before whose start, the run ``p1`` ended without a result."""
     house.target.on["bad"] = bad
     house.target.hold("slow")
-    text = "bad" if end == "failed" else "slow"
     async with house.open() as runtime:
-        await (house.submit if durable else house.post)(text, "s", name="p1", **K)
+        await how("bad" if end == "failed" else "slow", "s", name="p1", **K, **more)
         await blocked()
         if end == "cancelled":
             await runtime.cancel("p1")
         assert (await runtime.get_continuation("p1", wait=True)).state == end
         if not restart:
-            assert await house.ask("better", "s", name="p2", idempotency_key="k", fingerprint="g") == "better"
-    async with house.open() as runtime:
-        if restart:
-            assert await house.ask("better", "s", name="p2", idempotency_key="k", fingerprint="g") == "better"
-        assert (await runtime.get_continuation("p1")).state == end
-        assert await house.submit("better", "s", idempotency_key="k", fingerprint="g") == "p2"
+            yield runtime
+    if restart:
+        async with house.open() as runtime:
+            yield runtime
 
 
 async def test_who_joined_a_run_that_fails_hears_of_it(autojump_clock: Clock, house: House):
@@ -177,17 +195,22 @@ async def test_who_joined_a_run_that_fails_hears_of_it(autojump_clock: Clock, ho
         assert all(isinstance(error, TargetFailed) for error in errors)
 
 
-async def test_a_run_that_is_given_up_frees_its_key(autojump_clock: Clock, house: House):
+@pytest.mark.parametrize("redelivers", [False, True])
+async def test_a_run_that_is_given_up(autojump_clock: Clock, house: House, redelivers: bool):
     house.target.hold("poison")
+    poison = {**K, "redelivers": redelivers}
     for attempt in range(2):
         async with house.open(crash=True, max_attempts=2):
             if not attempt:
-                await house.submit("poison", "s", name="p1", **K)
+                await house.submit("poison", "s", name="p1", **poison)
             await blocked()
     async with house.open(max_attempts=2) as runtime:
         assert (await runtime.get_continuation("p1", wait=True)).error[0] == "attempts_exhausted"
         house.target.hold("poison").set()
-        assert await house.ask("poison", "s", **K) == "poison"
+        again = await house.submit("poison", "s", **poison)
+        assert (again == "p1") == redelivers
+        await runtime.get_continuation(again, wait=True)
+    assert house.target.started == ["poison"] * (2 if redelivers else 3)
 
 
 async def test_the_scope_is_a_channel_and_a_partition(autojump_clock: Clock, house: House):

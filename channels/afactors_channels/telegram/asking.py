@@ -71,6 +71,7 @@ class Asker:
             attributes={"chat_type": event.chat.kind, "message_id": _number(event), "update_id": number},
             stream=self._settings.streaming != "off",
             idempotency_key=f"update:{self._bot_id}:{number}",
+            redelivers=True,
         )
 
     async def say(self, request: ChannelRequest, message: Incoming, said: Said, raw: Any) -> None:

@@ -95,6 +95,7 @@ class Receiver:
             attributes={"source": source.name, "webhook_id": stamp.message_id, "event": event},
             idempotency_key=f"webhook:{stamp.message_id}",
             fingerprint=hashlib.sha256(body).hexdigest(),
+            redelivers=True,
             response_target=ResponseTarget.originating if replies else ResponseTarget.none,
         )
 
