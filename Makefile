@@ -7,6 +7,9 @@ LOCK  := requirements.lock
 STAMP := $(VENV)/set-up
 ARGS  ?=
 
+# Tests wait more than they work: each processor takes some of them. ARGS="-n0" runs them one by one.
+SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist worksteal
+
 # PYTHON=python3.12 builds the environment with that one; otherwise the first of these that will do.
 PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 RECENT  := import sys; sys.exit(sys.version_info < (3, 11))
@@ -30,7 +33,7 @@ run: $(STAMP)  ## serve the demonstration agent on 127.0.0.1:8000
 	@$(PY) -m afactors $(ARGS)
 
 test: $(STAMP)  ## run the tests
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 lint: $(STAMP)  ## ruff: rules and layout
 	$(PY) -m ruff check .
