@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -13,7 +14,8 @@ from afactors_channels import ChannelContribution
 from afactors_store import NewDelivery, Store, StoreError
 
 from .outbox import channel_of
-from .outlets import Outlet, OutletStatistics
+from .outlets import Outlet, OutletStatistics, died
+from .stranded import expire_stranded
 
 logger = logging.getLogger("afactors.deliveries")
 
@@ -38,6 +40,7 @@ class Deliverer:
 
     def __init__(self, store: Store, channels: Mapping[str, ChannelContribution], *, retention: float) -> None:
         self._store = store
+        self._retention = retention
         self._outlets = {
             name: Outlet(name, channel, store, retention=retention)
             for name, channel in channels.items()
@@ -67,6 +70,11 @@ class Deliverer:
                 async with trio.open_nursery() as outlets:
                     for outlet in self._outlets.values():
                         outlets.start_soon(outlet.run)
+                    for channel in set(await self._store.groups()) - self._outlets.keys():
+                        logger.warning("deliveries wait for channel %r, which is not configured", channel)
+                        outlets.start_soon(
+                            expire_stranded, self._store, channel, partial(died, channel, self._retention)
+                        )
                     task_status.started()
         finally:
             self._over.set()

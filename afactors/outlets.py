@@ -32,6 +32,7 @@ from afactors_store import Dead, Delivered, Delivery, Retry, Settlement, Store, 
 from .breaker import Breaker, Pace
 from .hooks import hooked
 from .outbox import Parcel, UnknownVersion, destination_of
+from .stranded import expire_stranded
 
 logger = logging.getLogger("afactors.deliveries")
 
@@ -112,8 +113,7 @@ class Outlet:
 
     async def run(self) -> None:
         """Send what is due, until cancelled. What is under way then is looked for by the next process."""
-        if self._channel.push_ready is not None:
-            await self._channel.push_ready()
+        await self._readiness()
         self._ready = True
         try:
             async with trio.open_nursery() as attempts:
@@ -121,6 +121,14 @@ class Outlet:
         finally:  # with a store that broke, nobody is to wait for what is due
             self._ready = False
             self._idle.set()
+
+    async def _readiness(self) -> None:
+        if self._channel.push_ready is None:
+            return
+        async with trio.open_nursery() as meanwhile:
+            meanwhile.start_soon(expire_stranded, self._store, self._name, self._died)
+            await self._channel.push_ready()
+            meanwhile.cancel_scope.cancel(reason="the channel is ready")
 
     async def _send_all(self, attempts: trio.Nursery) -> None:
         while True:
@@ -228,9 +236,7 @@ class Outlet:
 
     def _died(self, reason: str, error: str) -> Dead:
         self._dead[reason] += 1
-        logger.error("channel %s: a delivery is dead: %s %s", self._name, reason, error)
-        now = time.time()
-        return Dead(reason, error, died=now, expires_at=now + self._retention)
+        return died(self._name, self._retention, reason, error)
 
     async def _pushed(self, parcel: Parcel, delivery: Delivery) -> Push:
         """What the channel is handed: its own copy, as its response hook makes of it."""
@@ -259,6 +265,13 @@ class Outlet:
             run_id=parcel.run_id,
             payload=parcel.payload,
         )
+
+
+def died(channel: str, retention: float, reason: str, error: str) -> Dead:
+    """The end of a delivery, which the log is told of."""
+    logger.error("channel %s: a delivery is dead: %s %s", channel, reason, error)
+    now = time.time()
+    return Dead(reason, error, died=now, expires_at=now + retention)
 
 
 def told(exc: BaseException) -> str:

@@ -90,11 +90,11 @@ def any_running(kv: Reader) -> bool:
 
 def next_due(kv: Reader, group: bytes | None) -> float | None:
     """The earliest instant at which a head is due, of a group or of all."""
-    groups = [group] if group is not None else _groups(kv)
-    return min((keys.to_instant(key[-16:-8]) for one in groups for key in _heads(kv, one, 1)), default=None)
+    wanted = [group] if group is not None else groups(kv)
+    return min((keys.to_instant(key[-16:-8]) for one in wanted for key in _heads(kv, one, 1)), default=None)
 
 
-def _groups(kv: Reader) -> list[bytes]:
+def groups(kv: Reader) -> list[bytes]:
     """The groups that have lanes; there are few."""
     found: list[bytes] = []
     start = keys.HEADS
@@ -136,8 +136,8 @@ def load(kv: Reader, number: bytes, serial: bytes) -> tuple[StoredDelivery, Atte
 
 def take_due(kv: Transaction, now: float, limit: int, visibility: float, group: bytes | None) -> list[Delivery]:
     """Take heads that are due, those that waited longest first."""
-    groups = [group] if group is not None else _groups(kv)
-    heads = sorted((key for one in groups for key in _heads(kv, one, limit, now)), key=_due)[: max(0, limit)]
+    wanted = [group] if group is not None else groups(kv)
+    heads = sorted((key for one in wanted for key in _heads(kv, one, limit, now)), key=_due)[: max(0, limit)]
     taken = (_take(kv, key[-8:], kv.get(key) or b"", now, visibility) for key in heads)
     return [delivery for delivery in taken if delivery is not None]
 

@@ -49,6 +49,10 @@ class Outbox(Serving):
         name = _group(group)
         return await self._point(lambda kv: deliveries.next_due(kv, name))
 
+    async def groups(self) -> list[str]:
+        """The groups that have deliveries, in order; there are few."""
+        return await self._point(lambda kv: [group.decode() for group in deliveries.groups(kv)])
+
     async def deliveries(self, after: bytes = b"", limit: int = 100) -> list[Pending]:
         """Deliveries that are not settled, lane by lane, each from its head on, after position `after`."""
         return await self._listing(reads.deliveries, after, limit)

@@ -222,6 +222,10 @@ class Store(Protocol):
         """The earliest instant at which a lane head (of a group) is due, or None."""
         ...
 
+    async def groups(self) -> list[str]:
+        """The groups (see `due`) that have deliveries which are not settled, in order; there are few."""
+        ...
+
     async def deliveries(self, after: bytes = b"", limit: int = 100) -> list[Pending]:
         """Deliveries that are not settled, lane by lane (in the order of their names), each from its head on.
 

@@ -15,7 +15,7 @@ from afactors.breaker import Breaker, Pace
 from afactors.outbox import lane_of
 from afactors_channels import PushDeferred, PushRejected, TargetFailed
 from afactors_channels.pushes import Push, PushPolicy, RetryPolicy
-from afactors_store import MemoryStore, NewDelivery
+from afactors_store import Commit, MemoryStore, NewDelivery
 from tests.runtime.outgoing import RETRY, START, Outside, Taker, down, one_clock, takes, who
 
 Clock = trio.abc.Clock
@@ -415,6 +415,54 @@ async def test_a_channel_that_is_not_ready_is_waited_for(autojump_clock: Clock):
         ready.set()
         await outside.emptied()
     assert chat.tell() == [("m", 1, False)]
+
+
+DAYS = PushPolicy(retry=RetryPolicy(jitter=0.0, max_age=48 * HOUR))
+
+
+async def test_what_waits_for_a_channel_that_is_never_ready_expires(autojump_clock: Clock):
+    ready = trio.Event()
+    chat = Taker(policy=DAYS, push_ready=ready.wait)
+    outside = Outside(chat)
+    async with outside.open() as deliverer:
+        await outside.send("one", "two")
+        await outside.send("one", to=who("eve"))
+        await trio.sleep(24 * HOUR)
+        await outside.send("three")
+        await trio.sleep(25 * HOUR)
+        dead = await outside.dead()
+        assert [(letter.reason, letter.error) for letter in dead] == [("expired", "")] * 3
+        assert deliverer.statistics().outlets[0].dead == {"expired": 3}
+        ready.set()
+        await outside.emptied()
+    assert chat.tell() == [("three", 1, False)]
+
+
+async def test_what_waits_for_a_channel_that_is_not_configured_expires(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+):
+    chat, mail = Taker(), Taker("mail", policy=DAYS)
+    outside, without = Outside(chat, mail), Outside(chat)
+    without.store = outside.store
+    async with outside.open(delivering=False):
+        many = [f"user{number}" for number in range(250)]
+        for name in many:
+            await outside.send("old", to=who(name, "mail"))
+        await outside.store.commit(
+            await outside.store.claim("ada"), Commit(deliveries=[NewDelivery("mail\x1fada\x1f", b"of the future")])
+        )
+        await trio.sleep(HOUR)
+        await outside.send("new", to=who(channel="mail"))
+    async with without.open():
+        await without.send("hello")
+        await trio.sleep(47.5 * HOUR)
+        dead = await without.store.dead_letters(limit=1000)
+        assert Counter(letter.reason for letter in dead) == {"expired": 250, "unknown_version": 1}
+        assert (chat.said(), without.pending) == (["hello"], 1)
+    assert caplog.text.count("'mail', which is not configured") == 1
+    async with outside.open():
+        await outside.emptied()
+    assert mail.tell() == [("new", 1, False)]
 
 
 # --- what is handed to the channel

@@ -31,6 +31,15 @@ async def test_the_next_one_of_a_group_and_of_all(store: Store):
     assert await store.next_due("mail") == 1.0
 
 
+async def test_which_groups_there_are(store: Store):
+    assert await store.groups() == []
+    await filled(store)
+    assert await store.groups() == ["", "chat", "mail"]
+    for taken in await store.due(100.0, 10, 30.0, "chat"):
+        await store.settle(taken, Delivered())
+    assert await store.groups() == ["", "mail"]
+
+
 async def test_all_groups_together_keep_the_order_of_waiting(store: Store):
     await filled(store)
     taken = await store.due(100.0, 4, 30.0)
