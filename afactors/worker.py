@@ -185,7 +185,8 @@ class _Connection(TCPServer):
             # An app whose client is said to have left is cancelled: the rest is not for it to wait for.
             self._closing = self._drained is not None
             if not self._closing:
-                await super().protocol_send(event)
+                with trio.CancelScope(shield=True):  # the app that is cancelled may be the task that closes
+                    await super().protocol_send(event)
 
     def flush(self) -> None:
         """Send what is pending, as far as the socket takes it at once; a task sends the rest."""

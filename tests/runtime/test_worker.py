@@ -67,6 +67,21 @@ async def late(scope: Any, receive: Any, send: Any) -> None:
         pass
 
 
+async def watchful(scope: Any, receive: Any, send: Any) -> None:
+    """It leaves as soon as it hears that its client did: of its own response's end, too."""
+    while (await receive()).get("more_body"):
+        pass
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            assert (await receive())["type"] == "http.disconnect"
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(watch)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"all"})
+
+
 @asynccontextmanager
 async def server(app: Any = app, **settings: Any) -> AsyncIterator[int]:
     config = Config()
@@ -187,6 +202,17 @@ async def test_a_reader_that_never_reads_does_not_hold_up_the_end() -> None:
         assert trio.current_time() - stopped < 4
         nursery.cancel_scope.cancel()
     await stream.aclose()
+
+
+@pytest.mark.parametrize("request_", [b"HTTP/1.0\r\n\r\n", b"HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"])
+async def test_a_response_after_which_the_connection_ends_ends_it(request_: bytes) -> None:
+    async with server(watchful) as port:
+        for _ in range(20):  # it is a matter of which task comes first
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(b"GET / " + request_)
+                with trio.fail_after(5):
+                    received = b"".join([chunk async for chunk in stream])
+            assert b"all" in received
 
 
 async def test_an_idle_connection_is_closed_after_a_while() -> None:
