@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from afactors_channels import ChannelContribution, ChannelIdentity, ChannelRequest
 
 from .identities import Identities
+from .outbox import lane_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def aim(request: ChannelRequest, known: Identities, channels: Mapping[str, Chann
         wanted = _known(target.to, known, skipped)
     else:
         wanted = known.all()
-    reachable = _reachable(wanted, pushing, skipped)
+    reachable = _reachable(wanted, channels, skipped)
     echoed = [one for one in reachable if not _is_own(one, request)] if target.echo_input else []
     return Aim(not reachable, reachable, echoed, skipped, target.kind)
 
@@ -107,15 +108,16 @@ def _known(
 
 
 def _reachable(
-    wanted: Sequence[ChannelIdentity], pushing: Collection[str], skipped: list[tuple[str, str]]
+    wanted: Sequence[ChannelIdentity], channels: Mapping[str, ChannelContribution], skipped: list[tuple[str, str]]
 ) -> list[ChannelIdentity]:
-    reachable = []
+    reachable: dict[str, ChannelIdentity] = {}  # by their lanes: in a place where several are, it is said once
     for one in wanted:
-        if one.channel in pushing:
-            reachable.append(one)
+        channel = channels.get(one.channel)
+        if channel is not None and channel.push is not None:
+            reachable.setdefault(lane_of(one, channel), one)
         else:
             skipped.append((_label(one), "does_not_push"))
-    return reachable
+    return list(reachable.values())
 
 
 def _is_own(identity: ChannelIdentity, request: ChannelRequest) -> bool:

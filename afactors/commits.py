@@ -8,7 +8,7 @@ from typing import Any
 
 from agent_framework import AgentResponse, Message
 
-from afactors_channels import HostError, RunState
+from afactors_channels import ChannelRequest, HostError, RunState
 from afactors_store import Append, Commit, Dead, NewDelivery, NewLetter, RunRecord
 
 from .checkpoints import Steps, steps_name
@@ -63,6 +63,12 @@ def accepted(turn: Turn, limits: Limits) -> Commit:
         append=[Append(log, 0, rows)] if rows and log is not None else (),
         **fired(turn),
     )
+
+
+def dealt_with(repeatable: str, request: ChannelRequest, until: float) -> Commit:
+    """A request that left nothing but its idempotency key."""
+    reference = Reference("", request.partition, fingerprint=request.fingerprint)
+    return Commit(names={repeatable: reference.encode()}, expire_names={repeatable: until})
 
 
 def fired(turn: Turn) -> dict[str, Any]:

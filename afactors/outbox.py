@@ -102,9 +102,12 @@ class Parcel:
         )
 
 
-def lane_of(identity: ChannelIdentity) -> str:
-    """The lane of a destination: everything for one conversation of one identity goes one after the other."""
-    lane = _MARK.join((identity.channel, identity.native_id, identity.conversation))
+def lane_of(identity: ChannelIdentity, channel: ChannelContribution | None = None) -> str:
+    """The lane of a destination: what goes to one place, or to one conversation of one identity, goes in order."""
+    place: Sequence[str] = (identity.native_id, identity.conversation)
+    if channel is not None and channel.push_place is not None:
+        place = (channel.push_place(identity), "")
+    lane = _MARK.join((identity.channel, *place))
     if len(lane.encode(errors="surrogatepass")) <= MAX_NAME_BYTES:
         return lane
     digest = hashlib.sha256(lane.encode(errors="surrogatepass")).hexdigest()
@@ -174,7 +177,7 @@ def posted(
             payload=channel.push_codec.encode(said, identity) if channel.push_codec is not None else None,
             outcome={name: value for name, value in outcome.items() if value},
         )
-        deliveries.append(NewDelivery(lane_of(identity), parcel.encode()))
+        deliveries.append(NewDelivery(lane_of(identity, channel), parcel.encode()))
     return deliveries
 
 

@@ -71,12 +71,33 @@ class Outreach:
         key = resolver(identity)
         return checked_key(await key if inspect.isawaitable(key) else key)
 
+    async def admit(self, request: ChannelRequest) -> bool:
+        """Let in what a channel does by itself (a command), by the same door as a turn.
+
+        Returns:
+            Whether it is new; False if it repeats, by its idempotency key, what was accepted or `dealt` with.
+
+        Raises:
+            NotAllowed: The policy refused it.
+        """
+        return await self._in_trio(self._opened_now().reception.admit, request)
+
+    async def dealt(self, request: ChannelRequest) -> None:
+        """Remember that a channel dealt with a request by itself: a repeat of it is not run.
+
+        Raises:
+            StorageFull: There is no room for that.
+        """
+        await self._in_trio(self._opened_now().reception.dealt, request)
+
     async def cancel_running(self, isolation_key: str) -> int:
         """Cancel what runs and what waits in a key's sessions; returns how many turns that were."""
         return await self._in_trio(self._cancel_running, isolation_key)
 
     async def _cancel_running(self, key: str) -> int:
-        return self._opened_now().supervisor.cancel_key(key, "cancelled")
+        supervisor = self._opened_now().supervisor
+        await supervisor.wake(key)
+        return supervisor.cancel_key(key, "cancelled")
 
     async def send(
         self,

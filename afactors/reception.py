@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -15,11 +16,14 @@ from afactors_channels import (
     Conflicting,
     NotAllowed,
     OverlapPolicy,
+    Repeated,
     SessionEdit,
+    StorageFull,
 )
-from afactors_store import BadKey, Store
+from afactors_store import BadKey, Store, StoreFull
 
 from .asking import forewarn
+from .commits import dealt_with
 from .continuations import Continuations
 from .history import NotStorable, Point
 from .hooks import hooked
@@ -145,6 +149,28 @@ class Reception:
             turn.journal.started()
         self._supervisor.deliver(turn.watched(), turn.start, overlap)
         return turn
+
+    async def admit(self, request: ChannelRequest) -> bool:
+        """Let in what a channel does by itself; False for a repeat."""
+        await self.authorize(request)
+        repeatable = idempotency_name(self._store.secret, request)
+        try:
+            if repeatable is not None:
+                await self._continuations.check_repeat(repeatable, request)
+        except Repeated:
+            return False
+        return True
+
+    async def dealt(self, request: ChannelRequest) -> None:
+        """Remember that a request was dealt with, but no letter."""
+        repeatable, key = idempotency_name(self._store.secret, request), request.session.isolation_key
+        if repeatable is None or key is None or await self._store.find(repeatable) is not None:
+            return
+        remembered = dealt_with(repeatable, request, time.time() + self._supervisor.limits.idempotency_window)
+        try:
+            await self._store.commit(await self._store.claim(key), remembered)
+        except StoreFull as exc:
+            raise StorageFull("The server has no room to store new turns.") from exc
 
     async def authorize(self, request: ChannelRequest) -> None:
         """Let a request in, or refuse it."""

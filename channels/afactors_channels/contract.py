@@ -102,6 +102,25 @@ class ChannelContext(Protocol):
         """Accept a request as a durable letter; a repeat gets the first one's token."""
         ...
 
+    async def admit(self, request: ChannelRequest) -> bool:
+        """Let in what the channel does by itself (a command), by the same door as a turn.
+
+        Returns:
+            Whether it is new; False if it repeats, by its idempotency key, what was accepted or `dealt` with.
+
+        Raises:
+            NotAllowed: The policy refused it.
+        """
+        ...
+
+    async def dealt(self, request: ChannelRequest) -> None:
+        """Remember that the channel dealt with a request by itself (a command, a refusal), durable when it returns.
+
+        For platforms that send again until they hear of the acceptance: a repeat is not run, and `submit` gives it an
+        empty token. What was accepted is left alone.
+        """
+        ...
+
     async def get_continuation(self, token: str, *, partition: str | None = None, wait: bool = False) -> HostedRun:
         """A run as it stands; with `wait`, once it has ended.
 
@@ -214,6 +233,9 @@ class ChannelContribution:
         push_policy: How it takes deliveries.
         push_codec: Makes payloads of its own.
         push_ready: Returns once deliveries can be sent; until then they wait, and nothing is counted. None for at once.
+        push_place: ``push_place(identity)``: the name of the place where an identity is spoken to, as a chat that several
+            are in: its deliveries come in their order, and what is for several of them comes once. None if everybody
+            has places of their own.
         replies_by_push: Whether replies to its own requests are deliveries, too.
         commands: What it understands by itself.
     """
@@ -228,6 +250,7 @@ class ChannelContribution:
     push_policy: PushPolicy = field(default_factory=PushPolicy)
     push_codec: ChannelPushCodec | None = None
     push_ready: Callable[[], Awaitable[None]] | None = None
+    push_place: Callable[[ChannelIdentity], str] | None = None
     replies_by_push: bool = False
     commands: Sequence[ChannelCommand] = ()
 

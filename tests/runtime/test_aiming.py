@@ -20,6 +20,7 @@ CHANNELS = {
     "chat": ChannelContribution(push=push, replies_by_push=True),
     "mail": ChannelContribution(push=push),
     "hook": ChannelContribution(push=push),
+    "group": ChannelContribution(push=push, push_place=lambda identity: identity.conversation or identity.native_id),
 }
 
 
@@ -157,3 +158,20 @@ def test_those_who_were_not_seen_the_longest_are_forgotten():
 def test_without_a_document_nobody_is_known():
     assert Identities.decode(None) == Identities()
     assert Identities().active(None, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        Target.all_linked,
+        Target.channel("group"),
+        Target.identities([who("group", "ada", "room"), who("group", "bob", "room")]),
+    ],
+)
+def test_in_a_place_where_several_are_it_is_said_once(target: ResponseTarget):
+    bob, ada, alone = who("group", "bob", "room"), who("group", "ada", "room"), who("group", "eve", "eve")
+    known = Identities().with_(alone, 1.0).with_(bob, 2.0).with_(ada, 3.0)
+    reached = aimed(target, known=known).destinations
+    assert reached[0] == ada
+    assert bob not in reached
+    assert (alone in reached) == (target.kind != "identities")

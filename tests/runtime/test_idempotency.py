@@ -1,5 +1,6 @@
 """A repeat of a request, known by its idempotency key: it gets the first one's answer, and nothing runs twice."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from afactors_channels import NotFound, Repeated, StorageFull, TargetFailed, Unprocessable
+from afactors_channels import NotAllowed, NotFound, Repeated, StorageFull, TargetFailed, Unprocessable
 from afactors_store import StoreFull
 
 blocked = trio.testing.wait_all_tasks_blocked
@@ -157,6 +158,45 @@ async def test_a_redelivery_of_a_run_without_a_result_runs_nothing(
     async with without_a_result(house, house.submit, end, restart, redelivers=True):
         assert await house.submit("again", "s", **K, redelivers=True) == "p1"
     assert len(house.target.started) == 1
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_what_a_channel_dealt_with_is_known_by_its_key(autojump_clock: Clock, house: House, restart: bool):
+    command = house.request("", "s", **K, redelivers=True)
+    async with house.open() as runtime:
+        assert await runtime.admit(command)
+        await runtime.dealt(command)
+        await runtime.dealt(command)
+        if not restart:
+            assert not await runtime.admit(command)
+            assert await house.submit("", "s", **K) == ""
+    async with house.open() as runtime:
+        assert not await runtime.admit(command)
+        assert await house.submit("", "s", **K) == ""
+        assert await runtime.admit(command.replace(channel="other"))
+        token = await house.submit("hello", "s", idempotency_key="k2")
+        accepted = house.request("hello", "s", idempotency_key="k2")
+        assert not await runtime.admit(accepted)
+        await runtime.dealt(accepted)
+        assert await house.submit("hello", "s", idempotency_key="k2") == token
+        await runtime.get_continuation(token, wait=True)
+    assert house.target.started == ["hello"]
+
+
+async def test_what_is_dealt_with_goes_through_the_door_and_is_forgotten_in_time(autojump_clock: Clock, house: House):
+    refused = house.request("", "s", **K)
+    async with house.open(
+        authorize=lambda request: "denied", idempotency_window=3600.0, run_retention=3600.0
+    ) as runtime:
+        with pytest.raises(NotAllowed):
+            await runtime.admit(refused)
+        await runtime.dealt(refused)
+        claim = await house.store.claim("ada")
+        (name,) = await house.store.names(claim)
+        assert name.startswith("idem_")
+        while await house.store.expire(time.time() + 3601.0):
+            pass
+        assert await house.store.names(claim) == []
 
 
 @asynccontextmanager

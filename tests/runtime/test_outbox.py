@@ -132,3 +132,14 @@ def test_each_destination_gets_a_delivery_as_its_channel_takes_them():
 
 def test_to_nobody_is_nothing():
     assert posted("reply", [], AgentResponse(messages=[]), {}, at=0.0) == []
+
+
+def test_what_goes_to_one_place_goes_in_order():
+    room = ChannelContribution(push_place=lambda identity: identity.conversation or identity.native_id)
+    ada, bob = (ChannelIdentity("group", name, conversation="room") for name in ("ada", "bob"))
+    alone = ChannelIdentity("group", "ada")
+    said: Any = AgentResponse(messages=[Message("assistant", ["hello"])])
+    lanes = [one.lane for one in posted("message", [ada, bob, alone], said, {"group": room}, at=0.0)]
+    assert lanes[0] == lanes[1] != lanes[2]
+    assert {channel_of(lane) for lane in lanes} == {"group"}
+    assert len({destination_of(lane) for lane in lanes}) == 2
