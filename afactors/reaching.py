@@ -96,7 +96,8 @@ class Outreach:
 
     async def _cancel_running(self, key: str) -> int:
         supervisor = self._opened_now().supervisor
-        await supervisor.wake(key)
+        if not supervisor.draining:
+            await supervisor.wake(key)  # what an earlier process accepted counts, too
         return supervisor.cancel_key(key, "cancelled")
 
     async def send(

@@ -693,3 +693,14 @@ async def test_cancelling_a_run_whose_end_finds_no_room(autojump_clock: Clock, h
         house.store.before = None
         assert (await runtime.cancel("p1")).state == "cancelled"
         assert house.target.started == ["hello"]
+
+
+async def test_cancelling_finds_letters_that_no_actor_has_taken_up(autojump_clock: Clock, house: House):
+    house.target.hold("long")
+    async with house.open(crash=True):
+        await house.submit("long", "s", name="p1")
+        await house.submit("next", "s", name="p2")
+    async with house.open() as runtime:
+        assert await runtime.cancel_running("ada") == 2
+        for name in ("p1", "p2"):
+            assert (await runtime.get_continuation(name, wait=True)).state == "cancelled"
