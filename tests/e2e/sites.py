@@ -113,6 +113,7 @@ class BotApi(Site):
         messages: What can be seen, by chat: each message as it is now.
         refusals: What the next calls of a method are answered instead, once each.
         twice: Every so manieth update is sent to the webhook again, although it was taken; 0 for none.
+        confirms: Whether what is confirmed is gone; otherwise all of it comes again.
     """
 
     def __init__(self, *, twice: int = 0) -> None:
@@ -120,6 +121,7 @@ class BotApi(Site):
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.refusals: dict[str, deque[Answer]] = {}
         self.twice = twice
+        self.confirms = True
         self._pending: list[dict[str, Any]] = []
         self._updates, self._numbers = count(700_000_001), count(1)
         self._hook: dict[str, Any] = {}
@@ -191,7 +193,7 @@ class BotApi(Site):
     async def _get_updates(self, given: dict[str, Any]) -> Any:
         if self._hook:
             return refused(409, "Conflict: can't use getUpdates method while webhook is active")
-        offset = given.get("offset", 0)
+        offset = given.get("offset", 0) if self.confirms else 0
         self._pending = [one for one in self._pending if one["update_id"] >= offset]
         with trio.move_on_after(given.get("timeout", 0)):
             while not self._pending:
@@ -221,6 +223,13 @@ class BotApi(Site):
         if message["text"] == given["text"]:
             return refused(400, "Bad Request: message is not modified")
         message["text"] = given["text"]
+        return True
+
+    async def _delete_message(self, given: dict[str, Any]) -> Any:
+        message = self._find(given)
+        if message is None:
+            return refused(400, "Bad Request: message to delete not found")
+        self.messages[given["chat_id"]].remove(message)
         return True
 
     async def _edit_message_reply_markup(self, given: dict[str, Any]) -> Any:

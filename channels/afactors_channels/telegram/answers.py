@@ -17,6 +17,7 @@ from agent_framework import Content
 from ..outcomes import Question, QuestionKind
 from ..workflows import REQUEST_INFO, question_id
 from .texts import clean, cut_off
+from .updates import BUTTON
 
 _DIGEST = 40
 _MAX_QUESTION = 3500
@@ -45,10 +46,8 @@ def digest(question: str) -> str:
 
 def parse_choice(data: str) -> Choice | None:
     """What a button means; None if it is none of ours."""
-    match data.split(":"):
-        case ["a", str(name), "y" | "n" as verdict] if len(name) == _DIGEST:
-            return Choice(name, verdict == "y")
-    return None
+    found = BUTTON.fullmatch(data)
+    return Choice(found[1], found[2] == "y") if found is not None else None
 
 
 # --- asking ------------------------------------------------------------------------------------------------
@@ -61,15 +60,20 @@ def is_question(content: Content) -> bool:
     )
 
 
-def ask(content: Content) -> dict[str, Any]:
-    """A question as what `sendMessage` takes: its text, and its buttons if two are enough to answer it."""
+def ask(content: Content, thread: int | None = None) -> dict[str, Any]:
+    """A question as what `sendMessage` takes: its text, and its buttons if two are enough to answer it.
+
+    Args:
+        content: The question.
+        thread: The forum topic in which it is asked.
+    """
     call = content.function_call if content.type == "function_approval_request" else content
     arguments = _plain(call.arguments) if call is not None else None
     kind, name = kind_of(content), (call.name or "" if call is not None else "")
     asked: dict[str, Any] = {"text": question_text(kind, name, arguments)}
     if kind == "approval" or _is_boolean(arguments):
         words = ("Approve", "Reject") if kind == "approval" else ("Yes", "No")
-        asked["reply_markup"] = _buttons(digest(question_id(content)), words)
+        asked["reply_markup"] = _buttons(digest(question_id(content)), words, thread)
     return asked
 
 
@@ -114,8 +118,10 @@ def _is_boolean(arguments: Any) -> bool:
     return isinstance(schema, Mapping) and schema.get("type") == "boolean"
 
 
-def _buttons(name: str, words: Sequence[str]) -> dict[str, Any]:
-    row = [{"text": word, "callback_data": f"a:{name}:{verdict}"} for word, verdict in zip(words, "yn", strict=True)]
+def _buttons(name: str, words: Sequence[str], thread: int | None) -> dict[str, Any]:
+    where = "" if thread is None else f":{thread}"  # of an old message, the servers tell only the chat
+    data = [f"a:{name}:{verdict}{where}" for verdict in "yn"]
+    row = [{"text": word, "callback_data": one} for word, one in zip(words, data, strict=True)]
     return {"inline_keyboard": [row]}
 
 

@@ -21,6 +21,8 @@ from .messages import Upload
 
 _TIMEOUT = httpx.Timeout(10.0, read=30.0, write=30.0)
 _FAULT = 500
+# Of what stands between us and the server, these are about the call: it is too large, or comes too soon.
+_PLAIN = (413, 429)
 # The ways in which servers say so: also those that call it a fault of their own.
 _UNKNOWN = re.compile(r"\bmethod\b.{0,80}\b(not (found|supported|implemented)|unknown)|\bunknown method", re.IGNORECASE)
 
@@ -55,16 +57,37 @@ class ApiRefused(Exception):
     @property
     def unknown_method(self) -> bool:
         """Whether the server does not know the method (or, if it knows no method, the token)."""
-        return self.code in (404, 405, 501) or _UNKNOWN.search(self.description) is not None
+        return self.code in (404, 405, 501) or self.says_unknown
+
+    @property
+    def says_unknown(self) -> bool:
+        """Whether it says so in words."""
+        return _UNKNOWN.search(self.description) is not None
 
     @property
     def unmodified(self) -> bool:
         """Whether an edit changed nothing, which is as good as done."""
         return "message is not modified" in self.description.lower()
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether the text has nothing in it that could be seen."""
+        words = self.description.lower()
+        return "text is empty" in words or "text must be non-empty" in words
+
 
 class ApiFailed(Exception):
-    """Nobody knows whether the server heard us, or it had a fault of its own: it may pass."""
+    """Nobody knows whether the server heard us, or it had a fault of its own: it may pass.
+
+    Attributes:
+        method: What was called; "" if that is of no interest.
+        unknown_method: Whether it looks as if the method were unknown: what nobody needs is not called again.
+    """
+
+    def __init__(self, message: str, method: str = "", *, unknown_method: bool = False) -> None:
+        super().__init__(message)
+        self.method = method
+        self.unknown_method = unknown_method
 
 
 class BotApi:
@@ -147,16 +170,17 @@ class BotApi:
         return self._client
 
     def _result(self, method: str, response: httpx.Response) -> Any:
-        """The result in an answer. What is no answer of the Bot API is judged by its status."""
+        """The result in an answer. What is no answer of the Bot API (a gateway's page, say) may pass."""
         answer = _decoded(response.content)
         if answer.get("ok") is True and "result" in answer:
             return answer["result"]
         code = answer.get("error_code")
         code = code if isinstance(code, int) else response.status_code
         refusal = self._refusal(method, code, answer, response.headers.get("retry-after"))
-        if (code >= _FAULT or code < httpx.codes.BAD_REQUEST) and not refusal.unknown_method:
-            raise ApiFailed(f"{method}: the server failed ({code})")
-        raise refusal
+        refused = answer.get("ok") is False and httpx.codes.BAD_REQUEST <= code < _FAULT
+        if refused or code in _PLAIN or refusal.says_unknown:
+            raise refusal
+        raise ApiFailed(f"{method}: the server failed ({code})", method, unknown_method=refusal.unknown_method)
 
     def _refusal(self, method: str, code: int, answer: Mapping[str, Any], header: str | None) -> ApiRefused:
         given, words = answer.get("parameters"), answer.get("description") or answer.get("message")
@@ -212,7 +236,7 @@ def _body(params: Mapping[str, Any], upload: Upload | None) -> dict[str, Any]:
 def _decoded(content: bytes) -> Mapping[str, Any]:
     try:
         answer = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, Mapping) else {}
 

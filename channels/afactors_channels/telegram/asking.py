@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..contract import ChannelContext
-from ..errors import BadRequest, NotFound
+from ..errors import BadRequest, HostError, NotAllowed, NotFound, Overloaded, StorageFull
 from ..outcomes import ContinuationToken, Question
 from ..requests import ChannelIdentity, ChannelRequest, ChannelSession
 from . import answers, phrases
@@ -20,6 +20,8 @@ from .showing import Show, Shows
 from .updates import Incoming, Pressed
 
 _MAX_TOAST = 200
+_COMMITTED = ("completed", "incomplete")
+_GONE = ("question_answered", "question_expired")  # nobody can answer it any more
 
 
 class Asker:
@@ -80,37 +82,40 @@ class Asker:
         Raises:
             HostError: The runtime refused it.
         """
-        files = await self._downloads.fetch_all(message.attachments)
-        spoken = user_message(said.text, files, self._settings.max_download, author_of(message))
-        try:
-            token = await self._context.submit(request.replace(input=[spoken]), protocol_request=raw)
-        except BadRequest:
-            # Only looked up for what was refused: a session comes with its whole history.
-            question = None if files else answers.meant(_quoted(message), await self._questions(request))
-            if question is None:
-                raise
-            answer = answers.reply(question, said.text)
-            token = await self._context.submit(request.replace(input=[answer]), protocol_request=raw)
+        async with self._downloads.held(message.attachments) as files:
+            spoken = user_message(said.text, files, self._settings.max_download, author_of(message))
+            try:
+                token = await self._context.submit(request.replace(input=[spoken]), protocol_request=raw)
+            except BadRequest:
+                # Only looked up for what was refused: a session comes with its whole history.
+                question = None if files else answers.meant(_quoted(message), await self._questions(request))
+                if question is None:
+                    raise
+                token = await self._answer(request, answers.reply(question, said.text), raw)
         self._follow(token, message)
 
     async def press(self, request: ChannelRequest, pressed: Pressed, raw: Any) -> None:
         """Submit what a button says; what keeps it from being taken is told at the button.
 
         Raises:
-            HostError: The runtime refused it, for no fault of the button's.
+            Overloaded: Not now; it is to come again.
+            StorageFull: As above.
         """
-        message = await self._meant(pressed, request)
-        if message is None:
-            self.toast(pressed, phrases.NOT_YOURS)
-            return
+        choice = answers.parse_choice(pressed.data)
         try:
-            token = await self._context.submit(request.replace(input=[message]), protocol_request=raw)
-        except BadRequest as refused:
-            self.toast(pressed, phrases.refusal(refused))
+            if choice is None:
+                said = user_message(pressed.data, (), 0)
+                token = await self._context.submit(request.replace(input=[said]), protocol_request=raw)
+            else:
+                token = await self._choose(request, choice, raw)
+        except (Overloaded, StorageFull):
+            raise
+        except HostError as refused:
+            await self._refused(request, pressed, refused)
             return
         self.toast(pressed)
-        if pressed.message and answers.parse_choice(pressed.data) is not None:
-            self._errands.leave(partial(self._unbutton, pressed))
+        if choice is not None and pressed.message and token:
+            self._errands.leave(partial(self._settle, token, pressed), lasting=True)
         self._follow(token, pressed)
 
     def toast(self, pressed: Pressed, text: str | None = None) -> None:
@@ -120,13 +125,22 @@ class Asker:
 
     # -- questions
 
-    async def _meant(self, pressed: Pressed, request: ChannelRequest) -> Mapping[str, Any] | None:
-        """What a button says; None if it answers a question that nobody asks."""
-        choice = answers.parse_choice(pressed.data)
-        if choice is None:
-            return user_message(pressed.data, (), 0)
+    async def _choose(self, request: ChannelRequest, choice: answers.Choice, raw: Any) -> ContinuationToken:
+        """Submit the answer to the question that a button belongs to.
+
+        Raises:
+            HostError: The runtime refused it, or nobody asks that.
+        """
         question = answers.chosen(choice, await self._questions(request))
-        return answers.verdict(question, yes=choice.yes) if question is not None else None
+        if question is not None:
+            return await self._answer(request, answers.verdict(question, yes=choice.yes), raw)
+        if await self._context.admit(request):
+            raise BadRequest("There is no such question.", code="question_not_found")
+        return await self._context.submit(request)  # the answer was taken before; a repeat is never run
+
+    async def _answer(self, request: ChannelRequest, answer: Mapping[str, Any], raw: Any) -> ContinuationToken:
+        """Submit an answer: it takes nobody's place, whatever messages do to those before them."""
+        return await self._context.submit(request.replace(input=[answer], overlap="enqueue"), protocol_request=raw)
 
     async def _questions(self, request: ChannelRequest) -> Sequence[Question]:
         about = ChannelRequest(request.channel, (), request.session, identity=request.identity)
@@ -138,8 +152,30 @@ class Asker:
     # -- afterwards
 
     def _follow(self, token: ContinuationToken, event: Incoming | Pressed) -> None:
-        show = Show(place_in(event), _number(event), event.chat.private)
-        self._errands.leave(partial(self._shows.follow, token, show))
+        if token:  # else the update was dealt with before, without a run
+            show = Show(place_in(event), _number(event), event.chat.private)
+            self._errands.leave(partial(self._shows.follow, token, show), lasting=True)
+
+    async def _refused(self, request: ChannelRequest, pressed: Pressed, refused: HostError) -> None:
+        """Tell it at the button; what somebody was told is not done when the update comes again."""
+        if not isinstance(refused, NotAllowed) and refused.code != "question_not_found":
+            await self._context.dealt(request)
+        self.toast(pressed, phrases.refusal(refused))
+        if pressed.message and refused.code in _GONE:
+            self._errands.leave(partial(self._unbutton, pressed))
+
+    async def _settle(self, token: ContinuationToken, pressed: Pressed) -> None:
+        """Once a question is answered its buttons go; after a run that answered nothing they can be pressed again."""
+        try:
+            run = await self._context.get_continuation(token, wait=True)
+        except NotFound:
+            answered = True  # its result is no longer kept
+        except HostError:
+            return  # the host stops; buttons that stay then are told that their question is not open
+        else:
+            answered = run.state in _COMMITTED or (run.error is not None and run.error[0] in _GONE)
+        if answered:
+            await self._unbutton(pressed)
 
     async def _unbutton(self, pressed: Pressed) -> None:
         await self._call("editMessageReplyMarkup", {"chat_id": pressed.chat.id, "message_id": pressed.message})

@@ -144,6 +144,7 @@ class TelegramChannel:
             push=service.pushes.push,
             push_policy=settings.push_policy,
             push_ready=service.ready,
+            push_place=lambda identity: identity.conversation or identity.native_id,
             replies_by_push=True,
             commands=service.menu.shown,
         )
@@ -179,7 +180,7 @@ class _Service:
             speaker=speaker,
             errands=self._errands,
         )
-        self._poller = Poller(api, self._desk.take, context, determined=settings.polling is True)
+        self._poller = Poller(api, self._desk.take, self._desk.give_up, context, determined=settings.polling is True)
 
     def routes(self) -> Sequence[Route]:
         """The webhook, if updates are sent to us."""

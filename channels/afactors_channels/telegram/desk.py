@@ -14,7 +14,7 @@ import trio
 from ..contract import ChannelContext
 from ..errors import HostError, NotAllowed, Overloaded, StorageFull
 from ..pushes import ChannelCommandContext
-from ..requests import ChannelIdentity
+from ..requests import ChannelIdentity, ChannelRequest
 from . import phrases
 from .addressing import Said, actor_of, identity_of, listed, said_to
 from .asking import Asker, place_in
@@ -87,6 +87,16 @@ class Desk:
                 await self._deal(update.id, update.event, raw)
                 self._taken.put(update.id, None)
 
+    def give_up(self, update: Update, refused: HostError | None) -> None:
+        """Tell somebody that what they said was not taken, and will not be.
+
+        Args:
+            update: What came.
+            refused: Why; None if nobody knows.
+        """
+        if update.event is not None:
+            self._tell(update.event, phrases.FAILED if refused is None else phrases.refusal(refused))
+
     async def _deal(self, number: int, event: Incoming | Pressed, raw: Any) -> None:
         try:
             if isinstance(event, Incoming):
@@ -98,7 +108,7 @@ class Desk:
         except NotAllowed as refused:
             self._turn_away(event, phrases.refusal(refused))
         except HostError as refused:
-            self._say(event, phrases.refusal(refused))
+            self._tell(event, phrases.refusal(refused))
 
     async def _heard(self, number: int, message: Incoming, raw: Any) -> None:
         bot = None if message.chat.private else await self._presence.bot_soon()
@@ -110,23 +120,43 @@ class Desk:
             self._turn_away(message, phrases.NOT_ALLOWED)
             return
         key = await self._key(identity, message)
-        if said.command:
-            await self._command(said, message, identity, key)
-        else:
-            await self._asker.say(self._asker.request(number, message, identity, key), message, said, raw)
+        request = self._asker.request(number, message, identity, key)
+        async with self._remembering(request, message):
+            if said.command:
+                await self._command(said, message, request, identity, key)
+            elif not message.attachments or await self._context.admit(request):  # or nothing is fetched for it
+                await self._asker.say(request, message, said, raw)
 
-    async def _command(self, said: Said, message: Incoming, identity: ChannelIdentity, key: str) -> None:
+    async def _command(
+        self, said: Said, message: Incoming, request: ChannelRequest, identity: ChannelIdentity, key: str
+    ) -> None:
+        if not await self._context.admit(request.replace(attributes={**request.attributes, "command": said.command})):
+            return
         context = ChannelCommandContext(identity, key, said.text, self._context)
-        if answer := await self._menu.run(said.command, context):
+        answer = await self._menu.run(said.command, context)
+        await self._context.dealt(request)
+        if answer:
             self._say(message, answer)
+
+    @asynccontextmanager
+    async def _remembering(self, request: ChannelRequest, event: Incoming | Pressed) -> AsyncIterator[None]:
+        """A refusal is as durable as a letter: what somebody was told is not done when the update comes again."""
+        try:
+            yield
+        except (Overloaded, StorageFull, NotAllowed):
+            raise
+        except HostError as refused:
+            await self._context.dealt(request)
+            self._tell(event, phrases.refusal(refused))
 
     async def _pressed(self, number: int, pressed: Pressed, raw: Any) -> None:
         identity = identity_of(self._settings.name, pressed)
         if not pressed.data or not await self._allowed(identity, pressed):
             self._asker.toast(pressed)
             return
-        key = await self._key(identity, pressed)
-        await self._asker.press(self._asker.request(number, pressed, identity, key), pressed, raw)
+        request = self._asker.request(number, pressed, identity, await self._key(identity, pressed))
+        async with self._remembering(request, pressed):
+            await self._asker.press(request, pressed, raw)
 
     async def _key(self, identity: ChannelIdentity, event: Incoming | Pressed) -> str:
         scope = self._settings.scope_in(private=event.chat.private)
@@ -138,18 +168,24 @@ class Desk:
             return True
         if not callable(allow):
             return listed(event.sender, event, self._names)
-        try:
-            verdict = allow(identity)
-            return bool(await verdict if inspect.isawaitable(verdict) else verdict)
-        except Exception:
-            logger.exception("allow failed; nobody is let in by that")
-            return False
+        verdict = allow(identity)
+        return bool(await verdict if inspect.isawaitable(verdict) else verdict)
 
     def _say(self, event: Incoming | Pressed, text: str) -> None:
         self._errands.leave(partial(self._speaker.say, place_in(event), text))
 
+    def _tell(self, event: Incoming | Pressed, text: str) -> None:
+        """Answer what came: at the button, if it was one."""
+        if isinstance(event, Pressed):
+            self._asker.toast(event, text)
+        else:
+            self._say(event, text)
+
     def _turn_away(self, event: Incoming | Pressed, text: str) -> None:
-        """Refuse somebody: in private, and not again and again; in a group, silently."""
+        """Refuse somebody: at the button; in private, and not again and again; in a group, silently."""
+        if isinstance(event, Pressed):
+            self._asker.toast(event, text)
+            return
         if not event.chat.private:
             return
         last, now = self._turned_away.get(event.sender.id), trio.current_time()

@@ -61,35 +61,45 @@ class Errands:
     """Runs jobs that nobody waits for, in a nursery of its own.
 
     Jobs may be left before it runs, and while it does not; then they wait. Beyond `most` of them, new ones are
-    dropped: what they would do is welcome, not promised.
+    dropped: what they would do is welcome, not promised. Those that last as long as a run have as much room of their
+    own, so that nobody waits for an answer because many wait for theirs.
+
+    Args:
+        most: How many of either kind there can be.
     """
 
     def __init__(self, most: int = _MOST) -> None:
-        self._room = trio.Semaphore(most)
-        self._send, self._receive = trio.open_memory_channel[Job](most)
+        self._room, self._lasting = trio.Semaphore(most), trio.Semaphore(most)
+        self._send, self._receive = trio.open_memory_channel[tuple[Job, trio.Semaphore]](2 * most)
 
-    def leave(self, job: Job) -> None:
-        """Have something done soon."""
+    def leave(self, job: Job, *, lasting: bool = False) -> None:
+        """Have something done soon.
+
+        Args:
+            job: What.
+            lasting: Whether it lasts as long as a run.
+        """
+        room = self._lasting if lasting else self._room
         try:
-            self._send.send_nowait(job)
+            room.acquire_nowait()
         except trio.WouldBlock:
-            logger.warning("too much to do after messages; something was left out")
+            logger.log(logging.DEBUG if lasting else logging.WARNING, "too much to do after messages; some is left out")
+        else:
+            self._send.send_nowait((job, room))
 
     async def run(self) -> None:
         """Do what was left, until cancelled."""
         async with trio.open_nursery() as nursery:
-            while True:
-                job = await self._receive.receive()
-                await self._room.acquire()
-                nursery.start_soon(self._do, job)
+            async for job, room in self._receive:
+                nursery.start_soon(self._do, job, room)
 
-    async def _do(self, job: Job) -> None:
+    async def _do(self, job: Job, room: trio.Semaphore) -> None:
         try:
             await job()
         except Exception as error:  # noqa: BLE001 - the next one has nothing to do with it
             log_trouble("after a message", error)
         finally:
-            self._room.release()
+            room.release()
 
 
 def log_trouble(what: str, error: BaseException) -> None:

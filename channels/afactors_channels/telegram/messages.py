@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import mimetypes
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ _ECHO = "You wrote: "
 _PHOTOS = {"image/jpeg", "image/png", "image/webp"}  # other images are files: the server would refuse or still them
 _METHODS = {"photo": "sendPhoto", "audio": "sendAudio", "video": "sendVideo", "document": "sendDocument"}
 _UNSEEN = {"tool", "system"}
+_INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,18 @@ class Call:
         return self.method == "sendMessage"
 
 
-def plan(response: AgentResponse[Any], kind: PushKind = "reply", parse_mode: str | None = None) -> list[Call]:
+def plan(
+    response: AgentResponse[Any], kind: PushKind = "reply", parse_mode: str | None = None, *, thread: int | None = None
+) -> list[Call]:
     """What to call, in this order: text, then media, then questions; nothing for a reply that says nothing.
 
     A reply that tells of a failure is told in the channel's own words.
+
+    Args:
+        response: The reply.
+        kind: What it is to whoever gets it.
+        parse_mode: How its text is marked up.
+        thread: The forum topic that it goes to; buttons remember it.
     """
     if (code := failed_with(response)) is not None:
         return [_said(phrases.failure(code))]
@@ -77,9 +87,9 @@ def plan(response: AgentResponse[Any], kind: PushKind = "reply", parse_mode: str
     text, contents = text_of(messages), [content for message in messages for content in message.contents]
     if kind == "echo" and text:
         text = _ECHO + text
-    calls = [_said(part, parse_mode) for part in split_text(text)]
+    calls = [_said(part, parse_mode) for part in split_text(text) if _is_seen(part)]
     calls += [_media(content, captioned=not text) for content in contents if content.type in ("data", "uri")]
-    calls += [Call("sendMessage", ask(content)) for content in contents if is_question(content)]
+    calls += [Call("sendMessage", ask(content, thread)) for content in contents if is_question(content)]
     failed = not calls and any(content.type == "error" for content in contents)
     return [_said(phrases.FAILED)] if failed else calls
 
@@ -100,6 +110,11 @@ def _seen(messages: Iterable[Message]) -> Iterator[Message]:
             yield message
 
 
+def _is_seen(text: str) -> bool:
+    """Whether a text has anything in it that can be seen: the servers refuse it otherwise."""
+    return any(unicodedata.category(char) not in _INVISIBLE for char in text)
+
+
 def _said(text: str, parse_mode: str | None = None) -> Call:
     plain = Call("sendMessage", {"text": text})
     if parse_mode is None:
@@ -114,16 +129,20 @@ def _media(content: Content, *, captioned: bool) -> Call:
     """A call that sends a file: as what it is, failing that as a document, failing that in words."""
     given = (content.additional_properties or {}).get("caption") if captioned else None
     more = {"caption": cut_off(clean(given), MAX_CAPTION)} if isinstance(given, str) and given.strip() else {}
-    uri = content.uri or ""
+    uri = clean(content.uri or "")
     return _uploaded(content, uri, more) if uri.startswith("data:") else _linked(content, uri, more)
 
 
 def _linked(content: Content, uri: str, more: Mapping[str, Any]) -> Call:
     """A file that the server fetches by itself; it may refuse to, and then people can."""
-    if urlsplit(uri).scheme not in ("http", "https"):
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
         return _said(phrases.NO_FILE)
-    words = _said(cut_off(clean(uri), MAX_TEXT))
-    media_type = content.media_type or mimetypes.guess_type(urlsplit(uri).path)[0]
+    if parts.scheme not in ("http", "https"):
+        return _said(phrases.NO_FILE)
+    words = _said(cut_off(uri, MAX_TEXT))
+    media_type = content.media_type or mimetypes.guess_type(parts.path)[0]
     if media_type is None:
         return words
     kind = _kind(media_type)

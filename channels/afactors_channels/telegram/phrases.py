@@ -25,6 +25,8 @@ _REFUSALS = {
     "question_expired": "It is too late to answer this. Please begin anew with /new.",
     "question_not_found": NOT_YOURS,
     "invalid_answer": "This does not answer my question. Please try again.",
+    "mailbox_full": "I cannot remember so much at once, and I did not take this. Please say it again later.",
+    "quarantined": "Something is wrong with this conversation, and I did not take this. Please tell my operator.",
     "link_required": "Please link your account first; then I can answer you.",
 }
 

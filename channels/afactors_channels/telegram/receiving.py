@@ -27,6 +27,9 @@ logger = logging.getLogger("afactors.channels.telegram")
 Take: TypeAlias = Callable[[Update, Any], Awaitable[None]]
 """Takes an update, and returns once it may be acknowledged; see `Desk.take`."""
 
+GiveUp: TypeAlias = Callable[[Update, HostError | None], None]
+"""Tells whoever sent an update that it will not be taken; see `Desk.give_up`."""
+
 _SECRET_HEADER = b"x-telegram-bot-api-secret-token"
 _RETRY_AFTER = 5.0
 
@@ -37,6 +40,7 @@ _BREATH = 0.2  # seconds, for servers that do not hold an empty answer back
 _ATTEMPTS = 10  # after which an update that breaks something is given up, so that it does not stop all others
 _LAST_WORD = 2.0
 _CONFLICT = 409
+_OF_ONE = frozenset({"mailbox_full", "quarantined"})  # refusals that say nothing of other conversations
 
 
 class Webhook:
@@ -101,13 +105,15 @@ class Poller:
     Args:
         api: Where from.
         take: Takes updates.
+        give_up: Is told of those that are confirmed although nobody took them.
         context: Says when to stop.
         determined: Whether the operator said that this bot polls: then a webhook that is in the way is deleted.
     """
 
-    def __init__(self, api: BotApi, take: Take, context: ChannelContext, *, determined: bool) -> None:
+    def __init__(self, api: BotApi, take: Take, give_up: GiveUp, context: ChannelContext, *, determined: bool) -> None:
         self._api = api
         self._take = take
+        self._give_up = give_up
         self._context = context
         self._may_delete = determined
 
@@ -217,12 +223,16 @@ class Poller:
             try:
                 await self._take(update, raw)
             except (Overloaded, StorageFull) as refused:
+                if refused.code in _OF_ONE and self._window.pending >= _MOST:
+                    self._give_up(update, refused)  # the server shows nothing of anybody else until it is confirmed
+                    return True
                 wait = _RETRY_AFTER if refused.retry_after is None else refused.retry_after
             except Exception:
                 logger.exception("an update could not be taken")
                 failures += 1
                 if failures >= _ATTEMPTS:
                     logger.error("update %s is given up after %d attempts", update.id, failures)
+                    self._give_up(update, None)
                     return True
                 wait = pause(failures)
             else:

@@ -86,7 +86,7 @@ class Pushes:
             self._shows.forget(push.run_id)
 
     async def _send(self, push: Push, place: Place, progress: _Progress, show: Show | None) -> None:
-        calls = plan(push.response, push.kind, self._parse_mode)
+        calls = plan(push.response, push.kind, self._parse_mode, thread=place.thread)
         if show is not None and show.message is not None and progress.done == 0:
             progress.done = await self._replace(show, place, calls)
         for call in calls[progress.done :]:
@@ -116,10 +116,12 @@ class Pushes:
             try:
                 await self._make(found, place)
                 return
-            except ApiRefused as refused:
-                if refused.unmodified:
+            except (ApiRefused, ApiFailed) as error:
+                if isinstance(error, ApiRefused) and error.unmodified:
                     return
-                if found.or_else is None or not (refused.unknown_method or _is_about_the_message(refused)):
+                if found.or_else is None and isinstance(error, ApiRefused) and error.says_nothing:
+                    return  # what nobody could see is not missed, and what follows it may be a question
+                if found.or_else is None or not _may_be_put_otherwise(found, error):
                     raise
                 found = found.or_else
 
@@ -140,6 +142,14 @@ def _edited(call: Call, message: int | None) -> Call:
     """The same text, as an edit."""
     or_else = _edited(call.or_else, message) if call.or_else is not None else None
     return Call("editMessageText", {**call.params, "message_id": message}, or_else=or_else)
+
+
+def _may_be_put_otherwise(call: Call, error: ApiRefused | ApiFailed) -> bool:
+    """Whether what stands in for a call might be taken: groups may forbid photos and files, and allow words."""
+    if isinstance(error, ApiFailed):
+        return error.unknown_method and "text" not in call.params
+    no_rights = error.code == 400 and _chat_word(error) == "no_rights"
+    return error.unknown_method or no_rights or _is_about_the_message(error)
 
 
 def _is_about_the_message(refused: ApiRefused) -> bool:

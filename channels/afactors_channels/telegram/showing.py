@@ -1,13 +1,15 @@
 """A reply as it grows: drafts in private, a message that is edited in groups, and "typing …".
 
 All of it is provisional and best effort. What holds is the delivery: it ends the show, and puts the reply in the place
-of what was shown. The shows live in memory: after a crash, the delivery of a reply is a new message.
+of what was shown. The shows live in memory: after a crash, the delivery of a reply is a new message, and so it is after
+a stop, which takes back what was shown of a run that goes on in the next process.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,10 +25,12 @@ from .errands import Recent, Speaker, at, log_trouble
 from .transcript import Growing
 
 _TYPING = 4.5  # the server shows it for five seconds
+_LOOK = 1.5  # seconds between two looks whether a run has begun
 _FIRST = 1.0  # seconds for which a quick answer needs no preview
 _TROUBLES = 3
 _EAGER = 5
 _PAUSE = 5.0
+_LAST_WORD = 2.0
 
 
 @dataclass(eq=False)
@@ -90,21 +94,23 @@ class Shows:
         self._shows = Recent[str, Show]()
         self._delivered = Recent[str, None]()
         self._followed = Recent[str, None]()
+        self._typed = Recent[Place, float]()
         self._unknown: set[str] = set()
 
     async def follow(self, token: ContinuationToken, show: Show) -> None:
-        """Show a run until it ends. A repeat of the same token is not shown again."""
+        """Show a run until it ends. It is shown once: not for a repeat, nor for what became a part of it."""
         if token in self._followed:
             return
         self._followed.put(token, None)
         run = await self._context.get_continuation(token)
-        if run.run_id in self._delivered:
+        if run.ended is not None or run.run_id in self._delivered or run.run_id in self._shows:
             return
-        if run.ended is None:
-            self._shows.put(run.run_id, show)
+        self._shows.put(run.run_id, show)
+        try:
             await self._perform(token, show)
-        else:
-            show.text.end = run.state
+        finally:
+            if not show.text.end:
+                await self._take_back(run.run_id, show)
         if show.text.end == "cancelled":
             await self._withdraw(show)
         if show.message is None:
@@ -113,7 +119,7 @@ class Shows:
     async def _perform(self, token: ContinuationToken, show: Show) -> None:
         """Paint and type until a run ends."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._type, show)
+            nursery.start_soon(self._type, token, show)
             nursery.start_soon(self._paint, show)
             await self._read(token, show)
             show.over.set()  # not cancelled: a message that is being sent must be known
@@ -167,18 +173,49 @@ class Shows:
         if number is not None:
             await self._speaker.try_twice("editMessageText", {**_message(show, number), "text": phrases.WITHDRAWN})
 
-    # -- painting
+    async def _take_back(self, run_id: str, show: Show) -> None:
+        """The host stops before the run ends: the next process replies with a new message, so this one goes."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WORD):
+            async with show.lock:
+                number = None if run_id in self._delivered else show.message
+                if number is not None:
+                    show.message = None
+                    with suppress(ApiRefused, ApiFailed):
+                        await self._api.call("deleteMessage", _message(show, number))
 
-    async def _type(self, show: Show) -> None:
-        action = {**at(show.place), "action": "typing"}
+    # -- typing
+
+    async def _type(self, token: ContinuationToken, show: Show) -> None:
+        """Say that somebody types: only once the run has begun, and once for all that run in a place."""
+        await self._begin(token, show)
         while not show.over.is_set() and "sendChatAction" not in self._unknown:
-            try:
-                await self._api.call("sendChatAction", action)
-            except (ApiRefused, ApiFailed) as error:
-                self._shrug(error)
-                if isinstance(error, ApiRefused):
+            now = trio.current_time()
+            until = self._typed.get(show.place) or now
+            if until <= now:
+                until = now + _TYPING
+                self._typed.put(show.place, until)
+                if not await self._typing(show.place):
                     return
-            await _either(show.over, _TYPING)
+            await _either(show.over, until - trio.current_time())
+
+    async def _begin(self, token: ContinuationToken, show: Show) -> None:
+        """Wait until a run has begun, or is over."""
+        with suppress(HostError):
+            while not show.over.is_set() and (await self._context.get_continuation(token)).state == "queued":
+                await _either(show.over, _LOOK)
+
+    async def _typing(self, place: Place) -> bool:
+        """Say it once; returns False if that was refused."""
+        try:
+            await self._api.call("sendChatAction", {**at(place), "action": "typing"})
+        except ApiRefused as refused:
+            self._shrug(refused)
+            return False
+        except ApiFailed as failed:
+            self._shrug(failed)
+        return True
+
+    # -- painting
 
     async def _paint(self, show: Show) -> None:
         pause = min(_FIRST, self._interval)
@@ -200,6 +237,7 @@ class Shows:
                 self._shrug(refused)
                 show.trouble(refused)
         except ApiFailed as failed:
+            self._shrug(failed)
             show.trouble(failed)
 
     async def _draft(self, show: Show, text: str) -> None:
@@ -217,7 +255,7 @@ class Shows:
 
     def _shrug(self, error: ApiRefused | ApiFailed) -> None:
         """Never again call what the server does not know."""
-        if isinstance(error, ApiRefused) and error.unknown_method and error.method not in self._unknown:
+        if error.unknown_method and error.method not in self._unknown:
             self._unknown.add(error.method)
             log_trouble("shown without it from now on", error)
 

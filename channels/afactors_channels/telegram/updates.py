@@ -5,12 +5,16 @@ Lenient: unknown fields are ignored, and what is not of the type that the Bot AP
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 ALLOWED_UPDATES = ("message", "callback_query")
 """What the servers are asked for."""
+
+BUTTON = re.compile(r"a:([\w-]{40}):([yn])(?::(\d{1,17}))?", re.ASCII)
+"""What a button of a question holds: the question's digest, the verdict, and the forum topic that it is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +205,7 @@ def _message(raw: Mapping[str, Any]) -> Incoming | None:
         number,
         chat,
         sender,
-        _str(raw, "caption" if captioned else "text"),
+        _str(raw, "caption" if captioned else "text") or _in_words(raw),
         tuple(_entities(_list(raw, "caption_entities" if captioned else "entities"))),
         tuple(_attachments(raw)),
         _thread(raw),
@@ -214,7 +218,9 @@ def _pressed(raw: Mapping[str, Any]) -> Pressed | None:
     chat, sender = _chat(_map(message, "chat")), _user(_map(raw, "from"))
     if not _str(raw, "id") or chat is None or sender is None:
         return None
-    return Pressed(_str(raw, "id"), sender, _str(raw, "data"), chat, _int(message, "message_id") or 0, _thread(message))
+    data = _str(raw, "data")
+    thread = _noted_thread(data) if _int(message, "date") == 0 else _thread(message)
+    return Pressed(_str(raw, "id"), sender, data, chat, _int(message, "message_id") or 0, thread)
 
 
 def _chat(raw: Mapping[str, Any]) -> Chat | None:
@@ -245,6 +251,12 @@ def _thread(message: Mapping[str, Any]) -> int | None:
     return _int(message, "message_thread_id") if message.get("is_topic_message") is True else None
 
 
+def _noted_thread(data: str) -> int | None:
+    """The forum topic of a message that the bot cannot access any more: it comes without one, and without a date."""
+    found = BUTTON.fullmatch(data)
+    return int(found[3]) if found is not None and found[3] else None
+
+
 def _quoted(message: Mapping[str, Any]) -> Quoted | None:
     """What is replied to. The first message of a topic is what everything in the topic seems to reply to."""
     raw = _map(message, "reply_to_message")
@@ -259,6 +271,24 @@ def _entities(raw: Sequence[Any]) -> Iterator[Entity]:
         offset, length = _int(one, "offset"), _int(one, "length")
         if offset is not None and length is not None and offset >= 0 and length > 0:
             yield Entity(_str(one, "type"), offset, length, _int(_map(one, "user"), "id"))
+
+
+_IN_WORDS = {
+    "contact": ("first_name", "last_name", "phone_number"),
+    "venue": ("title", "address"),  # before the location that comes along
+    "location": ("latitude", "longitude"),
+    "poll": ("question",),
+    "dice": ("emoji", "value"),
+}
+
+
+def _in_words(message: Mapping[str, Any]) -> str:
+    """What is neither text nor a file, in words; "" for what says nothing."""
+    for kind, names in _IN_WORDS.items():
+        if found := _map(message, kind):
+            told = [str(found[name]) for name in names if isinstance(found.get(name), str | int | float)]
+            return f"[The user sent a {kind} ({', '.join(filter(None, told))}).]"
+    return ""
 
 
 # --- files -------------------------------------------------------------------------------------------------

@@ -27,6 +27,11 @@ class Window:
         """Whether nothing waits."""
         return not self._pending
 
+    @property
+    def pending(self) -> int:
+        """How many wait."""
+        return len(self._pending)
+
     def take(self, ids: Iterable[int]) -> set[int]:
         """Which of the updates that came are new; they wait from now on."""
         came = set(ids)

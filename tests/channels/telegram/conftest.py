@@ -21,3 +21,9 @@ def context() -> Context:
 @pytest.fixture
 async def bot(server: Server, context: Context, nursery: trio.Nursery) -> Bot:
     return Bot(server, context, nursery)
+
+
+@pytest.fixture
+async def other(server: Server, context: Context, nursery: trio.Nursery) -> Bot:
+    """The same bot in another process, after the first one's: it knows what the runtime remembers."""
+    return Bot(server, context, nursery)

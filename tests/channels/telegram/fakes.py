@@ -26,6 +26,7 @@ from afactors_channels import (
     HostedSession,
     HostError,
     NotFound,
+    Overloaded,
     Question,
     Restarted,
 )
@@ -157,6 +158,8 @@ class Server:
     def _note(self, method: str, params: Mapping[str, Any], result: Any) -> None:
         if method == "editMessageText":
             self.messages[params["message_id"]] = params["text"]
+        elif method == "deleteMessage":
+            self.messages.pop(params["message_id"], None)
         elif isinstance(result, Mapping) and "message_id" in result:
             self.messages[result["message_id"]] = params.get("text", "")
 
@@ -207,6 +210,7 @@ class Run:
         self.request = request
         self.state: Any = "running"
         self.error: tuple[str, str] | None = None
+        self.left: HostError | None = None
         self.over = trio.Event()
         self.readers: list[trio.MemorySendChannel[Any]] = []
         self.begin()
@@ -240,6 +244,13 @@ class Run:
         self.state, self.error = state, (code, "no")
         self._close(self.transcript.failed(state, code, "no")[0])
 
+    def leave(self) -> None:
+        """The host stops; the next process goes on with it."""
+        self.left = Overloaded("The server is stopping.", code="draining", status=503)
+        for reader in self.readers:
+            reader.send_nowait(self.left)
+        self.over.set()
+
     def _close(self, rows: Sequence[bytes]) -> None:
         self._write(rows)
         for reader in self.readers:
@@ -264,9 +275,13 @@ class Context:
         runs: What was accepted, in this order.
         offered: Everything that was submitted, also what was refused.
         refusals: What the next submits are refused with; None lets one pass.
+        full: What chats (by their users' names) are refused with, when nothing else is said.
         slow: Chats (by their users' names) whose submits wait for their event.
         questions: What every session waits for.
         resets, cancels: The keys of commands.
+        forbidden: What the policy says to commands.
+        admitted: The commands that it let in.
+        dealt_with: Idempotency keys of what the channel dealt with by itself.
         stops: The host begins to stop.
         on_submit: Called with every run that is accepted.
     """
@@ -278,6 +293,7 @@ class Context:
         self.offered: list[ChannelRequest] = []
         self.raws: list[Any] = []
         self.refusals: deque[Exception | None] = deque()
+        self.full: dict[str, Exception] = {}
         self.slow: dict[str, trio.Event] = {}
         self.questions: Sequence[Question] | None = None
         self.asked_about: list[ChannelRequest] = []
@@ -286,6 +302,9 @@ class Context:
         self.cancels: list[str] = []
         self.cancelled = 1
         self.denied: HostError | None = None
+        self.forbidden: HostError | None = None
+        self.admitted: list[ChannelRequest] = []
+        self.dealt_with: set[str] = set()
         self.stops = trio.Event()
         self.on_submit: Callable[[Run], object] = lambda _: None
         self._keys: dict[str, Run] = {}
@@ -307,10 +326,12 @@ class Context:
         assert request.identity is not None
         if request.identity.native_id in self.slow:
             await self.slow[request.identity.native_id].wait()
-        refusal = self.refusals.popleft() if self.refusals else None
+        refusal = self.refusals.popleft() if self.refusals else self.full.get(request.identity.native_id)
         if refusal is not None:
             raise refusal
         assert request.idempotency_key is not None
+        if request.idempotency_key in self.dealt_with:
+            return ContinuationToken("")
         if request.idempotency_key in self._keys:
             return self._keys[request.idempotency_key].token
         run = self._keys[request.idempotency_key] = Run(len(self.runs), request)
@@ -324,6 +345,20 @@ class Context:
             raise self.denied
         self.resolved.append(identity)
         return f"{identity.channel}:{identity.native_id}"
+
+    async def admit(self, request: ChannelRequest) -> bool:
+        await trio.lowlevel.checkpoint()
+        if self.forbidden is not None:
+            raise self.forbidden
+        self.admitted.append(request)
+        assert request.idempotency_key is not None
+        return request.idempotency_key not in self.dealt_with and request.idempotency_key not in self._keys
+
+    async def dealt(self, request: ChannelRequest) -> None:
+        await trio.lowlevel.checkpoint()
+        assert request.idempotency_key is not None
+        if request.idempotency_key not in self._keys:
+            self.dealt_with.add(request.idempotency_key)
 
     async def reset_session(self, isolation_key: str) -> str:
         self.resets.append(isolation_key)
@@ -347,6 +382,8 @@ class Context:
         run = self._run(token)
         if wait:
             await run.over.wait()
+        if run.left is not None:
+            raise run.left
         return run.seen
 
     @asynccontextmanager

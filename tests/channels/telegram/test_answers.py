@@ -57,6 +57,15 @@ def test_buttons_fit(question_id: str):
         assert answers.parse_choice(data) is not None
 
 
+@settings(deadline=None)
+@given(st.integers(1, 10**15))
+def test_buttons_know_their_topic(thread: int):
+    for _, data in buttons(answers.ask(APPROVAL, thread)):
+        assert len(data.encode()) <= 64
+        assert answers.parse_choice(data) is not None
+        assert data.endswith(f":{thread}")
+
+
 @pytest.mark.parametrize("data", ["", "x", "a:short:y", f"a:{'x' * 40}:z", f"b:{'x' * 40}:y"])
 def test_buttons_of_others(data: str):
     assert answers.parse_choice(data) is None

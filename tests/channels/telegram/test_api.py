@@ -49,7 +49,8 @@ async def test_an_upload(server: Server):
         (httpx.Response(429, headers={"retry-after": "3"}), 429, 3.0, None),
         (httpx.Response(429, headers={"retry-after": "Wed, 21 Oct"}), 429, None, None),
         (refused(400, "upgraded", migrate_to_chat_id=-5), 400, None, -5),
-        (httpx.Response(404, text="<html>"), 404, None, None),
+        (refused(404, "Not Found"), 404, None, None),
+        (httpx.Response(413, text="<html>"), 413, None, None),
         (httpx.Response(500, json={"message": "API method 'x' is not supported."}), 500, None, None),
         (httpx.Response(200, json={"ok": False, "error_code": 403, "description": "no"}), 403, None, None),
     ],
@@ -72,6 +73,9 @@ async def test_refusals(server: Server, answer: Any, code: int, retry_after: Any
         httpx.Response(500, text="oops"),
         httpx.Response(200, text="oops"),
         httpx.Response(302, headers={"location": "https://elsewhere"}),
+        httpx.Response(403, text="<html>blocked by the gateway"),
+        httpx.Response(401, json={"message": "not by this gateway"}),
+        httpx.Response(200, content=b"[" * 200_000),
         httpx.ConnectError("no"),
         httpx.ReadTimeout("late"),
     ],
@@ -82,6 +86,15 @@ async def test_failures(server: Server, answer: Any):
     async with api.opened():
         with pytest.raises(ApiFailed):
             await api.call("x", {})
+
+
+async def test_a_page_instead_of_an_answer_may_pass_and_looks_like_an_unknown_method(server: Server):
+    api = api_of(server)
+    server.script["x"].append(httpx.Response(404, text="<html>"))
+    async with api.opened():
+        with pytest.raises(ApiFailed) as caught:
+            await api.call("x", {})
+    assert (caught.value.method, caught.value.unknown_method) == ("x", True)
 
 
 async def test_a_result_may_be_null(server: Server):

@@ -114,6 +114,41 @@ async def test_a_repeated_command_is_dropped(autojump_clock: Any, bot: Bot, cont
     assert len(context.resets) == 1
 
 
+async def test_a_command_of_another_life_is_known(
+    autojump_clock: Any, bot: Bot, other: Bot, server: Server, context: Context
+):
+    updates = [message("/new"), message("/cancel"), message("/help"), message("hello")]
+    await bot.start()
+    await bot.hear(*updates)
+    said = list(server.texts)
+    await other.start()
+    await other.hear(*updates)
+    assert (context.resets, context.cancels, context.said) == (["telegram:7"], ["telegram:7"], ["hello"])
+    assert server.texts == said
+
+
+async def test_the_policy_is_asked_about_commands(autojump_clock: Any, bot: Bot, server: Server, context: Context):
+    context.forbidden = NotAllowed("internals")
+    await bot.start()
+    await bot.hear(message("/cancel"), message("/new"))
+    assert (context.cancels, context.resets, server.texts) == ([], [], [phrases.NOT_ALLOWED])
+    context.forbidden = None
+    await bot.hear(message("/cancel"))
+    assert [one.attributes["command"] for one in context.admitted] == ["cancel"]
+
+
+async def test_what_was_refused_in_another_life_is_not_done(
+    autojump_clock: Any, bot: Bot, other: Bot, server: Server, context: Context
+):
+    update = message("delete everything")
+    context.refusals.append(Conflicting("x", code="session_busy"))
+    await bot.start()
+    await bot.hear(update)
+    await other.start()
+    await other.hear(update)
+    assert (context.said, len(server.texts)) == ([], 1)
+
+
 async def test_commands_of_the_application(autojump_clock: Any, bot: Bot, server: Server, context: Context):
     told: list[ChannelCommandContext] = []
 
@@ -183,19 +218,29 @@ async def _may(identity: ChannelIdentity) -> bool:
     return identity.native_id == "8"
 
 
-def _breaks(_: ChannelIdentity) -> bool:
-    raise RuntimeError("internals")
-
-
-@pytest.mark.parametrize(
-    ("allow", "said"), [(_may, ["Bob"]), (lambda one: one.native_id == "7", ["Ann"]), (_breaks, [])]
-)
+@pytest.mark.parametrize(("allow", "said"), [(_may, ["Bob"]), (lambda one: one.native_id == "7", ["Ann"])])
 async def test_somebody_who_decides(
     autojump_clock: Any, bot: Bot, context: Context, allow: Callable[..., Any], said: list[str]
 ):
     await bot.start(allow=allow)
     await bot.hear(message("Ann"), message("Bob", sender=BOB))
     assert context.said == said
+
+
+async def test_who_cannot_decide_is_asked_again(autojump_clock: Any, bot: Bot, server: Server, context: Context):
+    verdicts = [RuntimeError("internals"), True]
+
+    def decide(_: ChannelIdentity) -> bool:
+        verdict = verdicts.pop(0)
+        if isinstance(verdict, Exception):
+            raise verdict
+        return verdict
+
+    await bot.start(allow=decide)
+    update = message("hello")
+    assert (await bot.hook(update))[0] == 500
+    await bot.hear(update)
+    assert (context.said, server.texts) == (["hello"], [])
 
 
 # --- refusals of the runtime
@@ -300,6 +345,8 @@ async def test_an_approval(autojump_clock: Any, bot: Bot, server: Server, contex
     assert answer["contents"] == [{"type": "function_approval_response", "id": "q1", "approved": approved}]
     assert context.asked_about[0].session.isolation_key == "telegram:7"
     assert server.of("answerCallbackQuery") == [{"callback_query_id": "q"}]
+    context.runs[0].end()
+    await bot.quiet()
     assert server.of("editMessageReplyMarkup") == [{"chat_id": 7, "message_id": 500}]
 
 

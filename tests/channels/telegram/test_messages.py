@@ -42,6 +42,16 @@ def test_what_nobody_should_see():
     assert [call.params["text"] for call in plan(made)] == ["answer"]
 
 
+@pytest.mark.parametrize("text", ["\u200b", "\u200b \n\ufeff\u2060"])
+def test_what_nobody_can_see_is_not_said(text: str):
+    assert methods(plan(response(text, PNG))) == ["sendPhoto"]
+
+
+@pytest.mark.parametrize("text", ["\U0001fae8", "\u200b."])
+def test_what_can_be_seen_is_said(text: str):
+    assert methods(plan(response(text))) == ["sendMessage"]
+
+
 def test_nothing_says_nothing():
     assert plan(response("")) == []
     assert plan(AgentResponse(messages=[])) == []
@@ -123,6 +133,16 @@ def test_links():
     (call,) = plan(response(Content.from_uri("file:///etc/passwd", media_type="image/png")))
     assert call.method == "sendMessage"
     assert "/etc" not in call.params["text"]
+
+
+def test_a_link_with_half_a_character():
+    (call,) = plan(response(Content("uri", uri="https://x.org/\ud83d.png", media_type="image/png")))
+    assert call.params == {"photo": "https://x.org/\ufffd.png"}
+
+
+def test_a_link_that_is_none():
+    (call,) = plan(response(Content("uri", uri="http://[::1", media_type="image/png")))
+    assert call.params == {"text": phrases.NO_FILE}
 
 
 @pytest.mark.parametrize("uri", ["data:image/png;base64,%%%", "data:image/png;base64", "data:image/png;base64,"])

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from afactors_channels import Overloaded, StorageFull
+from afactors_channels.telegram import phrases
 from tests.channels.telegram.fakes import ANN, BOB, SECRET, TOKEN, Bot, Context, Server, message, refused
 
 BUSY = Overloaded("full", retry_after=3.0)
@@ -231,6 +232,26 @@ async def test_what_always_breaks_something_does_not_stop_the_others(
     await trio.sleep(1000)
     assert context.said == ["next"]
     assert server.pending == []
+    assert server.texts == [phrases.FAILED]
+
+
+async def test_one_full_conversation_does_not_stop_the_others(
+    autojump_clock: Any, bot: Bot, server: Server, context: Context
+):
+    full = Overloaded("full", code="mailbox_full", retry_after=1.0)
+    context.full["8"] = full
+    await bot.start(polls=True)
+    server.post(*(message(f"{number}", sender=BOB) for number in range(110)))
+    server.post(message("hello"))
+    await trio.sleep(60)
+    assert context.said == ["hello"]
+    # Only so many were given up as hid what came behind them; the others are still offered.
+    assert set(server.texts) == {phrases.refusal(full)}
+    lost = len(server.texts)
+    assert 11 <= lost <= 12
+    del context.full["8"]
+    await trio.sleep(60)
+    assert (len(context.said), server.pending) == (111 - lost, [])
 
 
 async def test_nothing_is_confirmed_if_the_host_stops(autojump_clock: Any, bot: Bot, server: Server, context: Context):

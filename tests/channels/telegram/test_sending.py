@@ -10,6 +10,7 @@ import trio
 from agent_framework import Content
 
 from afactors_channels import PushDeferred, PushRejected
+from afactors_channels.telegram import phrases
 from afactors_channels.telegram.api import ApiFailed
 from tests.channels.telegram.fakes import TOKEN, Bot, Server, refused, response
 
@@ -147,6 +148,48 @@ async def test_media_that_are_refused_are_files_and_then_words(
     await bot.start()
     await bot.push(response(Content.from_data(b"png", "image/png")))
     assert [method for method, _ in server.calls][-3:] == ["sendPhoto", "sendDocument", "sendMessage"]
+
+
+async def test_a_group_that_allows_no_files_gets_words_and_the_rest(autojump_clock: Any, bot: Bot, server: Server):
+    server.script["sendPhoto"].append(refused(400, "Bad Request: not enough rights to send photos to the chat"))
+    server.script["sendDocument"].append(refused(400, "Bad Request: not enough rights to send documents to the chat"))
+    await bot.start()
+    call = Content.from_function_call("c", "tool", arguments="{}")
+    question = Content.from_function_approval_request("q1", call)
+    await bot.push(response(Content.from_data(b"png", "image/png"), question), conversation="-100")
+    assert server.texts == [phrases.NO_FILE, "May I use tool?"]
+
+
+async def test_a_group_that_allows_nothing(autojump_clock: Any, bot: Bot, server: Server):
+    server.script["sendMessage"].append(refused(400, "Bad Request: not enough rights to send text messages"))
+    await bot.start()
+    with pytest.raises(PushRejected, match=r"^no_rights$"):
+        await bot.push("Hi", conversation="-100")
+
+
+async def test_a_text_that_the_server_finds_empty_is_passed_over(autojump_clock: Any, bot: Bot, server: Server):
+    server.script["sendMessage"].append(refused(400, "Bad Request: text must be non-empty"))
+    await bot.start()
+    call = Content.from_function_call("c", "tool", arguments="{}")
+    await bot.push(response("\u2800", Content.from_function_approval_request("q1", call)))
+    assert server.texts == ["\u2800", "May I use tool?"]
+
+
+@pytest.mark.parametrize("code", [403, 404])
+async def test_a_gateways_page_is_no_verdict(autojump_clock: Any, bot: Bot, server: Server, code: int):
+    server.script["sendMessage"].append(httpx.Response(code, text="<html>bot was blocked by the user</html>"))
+    await bot.start(parse_mode="HTML")
+    with pytest.raises(ApiFailed):
+        await bot.push("Hi")
+    assert len(server.texts) == 1
+
+
+async def test_a_question_in_a_topic_has_buttons_that_know_it(autojump_clock: Any, bot: Bot, server: Server):
+    await bot.start()
+    call = Content.from_function_call("c", "tool", arguments="{}")
+    await bot.push(response(Content.from_function_approval_request("q1", call)), conversation="-100:3")
+    ((approve, _),) = server.of("sendMessage")[0]["reply_markup"]["inline_keyboard"]
+    assert approve["callback_data"].endswith(":y:3")
 
 
 async def test_media_into_a_chat_that_is_gone_are_not_tried_in_other_ways(

@@ -311,3 +311,110 @@ async def test_previews_of_a_long_run_slow_down(autojump_clock: Any, bot: Bot, s
         context.runs[0].say("word ")
         await trio.sleep(1)
     assert len(server.of("sendMessage", "editMessageText")) <= 20
+
+
+async def test_messages_that_share_a_run_share_its_show(
+    autojump_clock: Any, bot: Bot, server: Server, context: Context
+):
+    await bot.start()
+    context.on_submit = lambda run: setattr(run, "run_id", "run0")
+    await in_group(bot, "one")
+    await in_group(bot, "two")
+    for run in context.runs:
+        run.say("half of")
+    await trio.sleep(10)
+    assert server.visible == ["half of"]
+    await bot.push("all", run_id="run0", conversation="-100")
+    for run in context.runs:
+        run.end()
+    await trio.sleep(10)
+    assert server.visible == ["all"]
+
+
+async def test_nobody_types_before_a_run_has_begun(autojump_clock: Any, bot: Bot, server: Server, context: Context):
+    await bot.start()
+    context.on_submit = lambda run: setattr(run, "state", "queued")
+    await bot.hear(message("Hi"))
+    await trio.sleep(60)
+    assert server.of("sendChatAction") == []
+    context.runs[0].state = "running"
+    await trio.sleep(2)
+    assert len(server.of("sendChatAction")) == 1
+
+
+async def test_one_types_for_all_that_runs_in_a_place(autojump_clock: Any, bot: Bot, server: Server, context: Context):
+    await bot.start()
+    for _ in range(5):
+        await bot.hear(message("Hi"))
+    await trio.sleep(10)
+    assert len(server.of("sendChatAction")) == 3
+    await bot.hear(message("Hi", chat=GROUP, **REPLIED))
+    assert len(server.of("sendChatAction")) == 4
+    for run in context.runs[1:5]:
+        run.end()
+    await trio.sleep(4)
+    assert [one["chat_id"] for one in server.of("sendChatAction")].count(7) == 4
+
+
+async def test_a_server_whose_gateway_knows_no_typing(autojump_clock: Any, bot: Bot, server: Server, context: Context):
+    server.script["sendChatAction"] += [httpx.Response(404, text="<html>")] * 10
+    server.script["sendMessageDraft"] += [httpx.Response(404, text="<html>")] * 10
+    await bot.start()
+    await bot.hear(message("Hi"))
+    for _ in range(20):
+        context.runs[0].say("word ")
+        await trio.sleep(1)
+    assert (len(server.of("sendChatAction")), len(server.of("sendMessageDraft"))) == (1, 1)
+
+
+async def test_runs_that_wait_take_no_room_from_answers(
+    autojump_clock: Any, bot: Bot, server: Server, context: Context
+):
+    context.on_submit = lambda run: setattr(run, "state", "queued")
+    await bot.start()
+    for _ in range(1010):
+        assert (await bot.hook(message("Hi")))[0] == 200
+    await bot.hear(message("/help"))
+    assert len(server.texts) == 1
+
+
+async def test_a_clean_stop_leaves_no_preview(autojump_clock: Any, bot: Bot, server: Server, context: Context):
+    await bot.start()
+    await in_group(bot)
+    context.runs[0].say("half of")
+    await trio.sleep(2)
+    context.runs[0].leave()
+    await bot.quiet()
+    assert server.visible == []
+
+
+async def _hangs(_: Any) -> None:
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_stop_that_cuts_off(autojump_clock: Any, server: Server, context: Context, hangs: bool):
+    async with trio.open_nursery() as life:
+        bot = Bot(server, context, life)
+        await bot.start()
+        await in_group(bot)
+        context.runs[0].say("half of")
+        await trio.sleep(2)
+        if hangs:
+            server.script["deleteMessage"].append(_hangs)
+        began = trio.current_time()
+        life.cancel_scope.cancel()
+    assert server.visible == (["half of"] if hangs else [])
+    assert trio.current_time() - began == (2.0 if hangs else 0.0)
+
+
+async def test_a_stop_leaves_a_reply(autojump_clock: Any, bot: Bot, server: Server, context: Context):
+    await bot.start()
+    await in_group(bot)
+    run = context.runs[0]
+    run.say("half of")
+    await trio.sleep(2)
+    await bot.push("all", run_id=run.run_id, conversation="-100")
+    run.leave()
+    await bot.quiet()
+    assert server.visible == ["all"]

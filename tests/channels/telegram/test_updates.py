@@ -128,6 +128,42 @@ def test_a_button():
     assert (event.id, event.data, event.chat.id, event.message, event.sender.id) == ("q", "x", 7, 9, 7)
 
 
+@pytest.mark.parametrize(
+    ("message", "data", "thread"),
+    [
+        ({"date": 0}, f"a:{'x' * 40}:y:3", 3),
+        ({"date": 0}, f"a:{'x' * 40}:y", None),
+        ({"date": 0}, "a:b:3", None),
+        ({"date": 1}, f"a:{'x' * 40}:y:3", None),
+        ({"date": 1, "message_thread_id": 4, "is_topic_message": True}, f"a:{'x' * 40}:y:3", 4),
+    ],
+)
+def test_a_button_of_an_old_message_knows_its_topic(message: Any, data: str, thread: int | None):
+    raw = press(data, chat=GROUP)
+    raw["callback_query"]["message"] |= message
+    event = parse_update(raw).event
+    assert isinstance(event, Pressed)
+    assert event.thread == thread
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"contact": {"first_name": "Bo", "phone_number": "+1"}}, "[The user sent a contact (Bo, +1).]"),
+        ({"location": {"latitude": 1.5, "longitude": -2}}, "[The user sent a location (1.5, -2).]"),
+        (
+            {"venue": {"title": "Bar", "address": "Lane 1"}, "location": {"latitude": 1.5, "longitude": -2}},
+            "[The user sent a venue (Bar, Lane 1).]",
+        ),
+        ({"poll": {"question": "Tea?", "options": []}}, "[The user sent a poll (Tea?).]"),
+        ({"dice": {"emoji": "🎲", "value": 3}}, "[The user sent a dice (🎲, 3).]"),
+        ({"contact": 1, "pinned_message": {"x": 1}}, ""),
+    ],
+)
+def test_what_is_neither_text_nor_a_file_is_put_in_words(more: Any, text: str):
+    assert heard(**more).text == text
+
+
 def test_a_button_of_a_message_without_a_number():
     raw = press("x")
     del raw["callback_query"]["message"]["message_id"]
