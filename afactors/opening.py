@@ -13,7 +13,7 @@ from itertools import count
 import trio
 
 from afactors_channels import ChannelContribution, ChannelIdentity, HostError, OverlapPolicy
-from afactors_store import LmdbStore, Store, StoreBroken
+from afactors_store import LmdbStore, Store, StoreBroken, StoreFull
 
 from .alarms import Alarms
 from .bridge import Bridge
@@ -196,8 +196,11 @@ class Life:
             await self._take_up()
             while True:
                 await trio.sleep(_HOUSEKEEPING_SECONDS)
-                while await store.expire(time.time(), _EXPIRE_SLICE) == _EXPIRE_SLICE:
-                    await trio.lowlevel.checkpoint()
+                try:
+                    while await store.expire(time.time(), _EXPIRE_SLICE) == _EXPIRE_SLICE:
+                        await trio.lowlevel.checkpoint()
+                except StoreFull as exc:  # it passes
+                    logger.error("what has expired stays until there is room to delete it: %s", exc)
         except StoreBroken as exc:
             self.supervisor.give_up(exc)
             raise

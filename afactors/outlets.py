@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
@@ -32,6 +33,7 @@ from afactors_store import Dead, Delivered, Delivery, Retry, Settlement, Store, 
 from .breaker import Breaker, Pace
 from .hooks import hooked
 from .outbox import Parcel, UnknownVersion, destination_of
+from .room import once_there_is_room
 from .stranded import expire_stranded
 
 logger = logging.getLogger("afactors.deliveries")
@@ -156,7 +158,8 @@ class Outlet:
             limit = min(limit, 1 - self._running)
         if limit <= 0 or self._breaker.shut_for(now):
             return []
-        taken = await self._store.due(time.time(), limit, self._policy.timeout + _MARGIN, self._name)
+        visibility = self._policy.timeout + _MARGIN
+        taken = await once_there_is_room(lambda: self._store.due(time.time(), limit, visibility, self._name))
         if self._pace is not None:
             self._pace.began(len(taken), trio.current_time())
         return taken
@@ -184,8 +187,8 @@ class Outlet:
                 outcome = await self._attempt(delivery)
                 more = left > 0 and isinstance(outcome, Delivered) and self._pace is None and not self._draining
                 then = TakeNext(time.time(), self._policy.timeout + _MARGIN) if more else None
-                with trio.CancelScope(shield=True):  # what is known of an attempt is not forgotten
-                    delivery = await self._store.settle(delivery, outcome, then)
+                settle = partial(self._store.settle, delivery, outcome, then)
+                delivery = await once_there_is_room(settle, shield=True)  # what is known of it is not forgotten
         except trio.Cancelled:
             self.counts["cut off"] += 1
             raise

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
 from afactors_store import Dead, Delivery, Postponed, Settlement, Store
 
 from .outbox import Parcel, UnknownVersion
+from .room import once_there_is_room
 
 EVERY = 3600.0  # seconds between two looks
 
@@ -29,10 +31,10 @@ async def expire_stranded(store: Store, channel: str, died: Callable[[str, str],
     while True:
         now, more = time.time(), True
         while more:
-            with trio.CancelScope(shield=True):  # what was taken is put back
-                taken = await store.due(now, _SLICE, _VISIBILITY, channel)
-                await store.settle_all([(one, _outcome(one, now, died)) for one in taken])
-                more = bool(taken)
+            taken = await once_there_is_room(partial(store.due, now, _SLICE, _VISIBILITY, channel))
+            outcomes = [(one, _outcome(one, now, died)) for one in taken]
+            await once_there_is_room(partial(store.settle_all, outcomes), shield=True)  # what was taken is put back
+            more = bool(taken)
             await trio.lowlevel.checkpoint()
         await trio.sleep(EVERY)
 

@@ -208,6 +208,22 @@ async def test_housekeeping_expires_records(autojump_clock: Clock, house: House)
         assert await house.records() == []
 
 
+async def test_housekeeping_goes_on_once_there_is_room(
+    autojump_clock: Clock, house: House, monkeypatch: pytest.MonkeyPatch
+):
+    async def full(*_: Any) -> int:
+        raise StoreFull("no room in the store: ENOSPC")
+
+    async with house.open(run_retention=1e-6):
+        with monkeypatch.context() as patch:
+            patch.setattr(house.store, "expire", full)
+            await house.ask("first", "s")
+            await trio.sleep(200)
+        assert len(await house.records()) == 1
+        await trio.sleep(61)
+        assert await house.records() == []
+
+
 # --- failure
 
 

@@ -15,7 +15,7 @@ from afactors.breaker import Breaker, Pace
 from afactors.outbox import lane_of
 from afactors_channels import PushDeferred, PushRejected, TargetFailed
 from afactors_channels.pushes import Push, PushPolicy, RetryPolicy
-from afactors_store import Commit, MemoryStore, NewDelivery
+from afactors_store import Commit, MemoryStore, NewDelivery, StoreFull
 from tests.runtime.outgoing import RETRY, START, Outside, Taker, down, one_clock, takes, who
 
 Clock = trio.abc.Clock
@@ -617,6 +617,78 @@ async def test_what_was_taken_is_recorded_although_all_is_cancelled(autojump_clo
     async with outside.open():
         await outside.emptied()
     assert [one for one in chat.tell() if one[0] == "m0"] == [("m0", 1, False)]
+
+
+# --- a full disk
+
+
+class StuffedStore(MemoryStore):
+    """A store that has no room for one of its methods, while a test says so."""
+
+    stuffed = ""
+
+    async def _unless(self, name: str, call: Any, *given: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        if self.stuffed == name:
+            raise StoreFull("no room in the store: ENOSPC")
+        return await call(*given)
+
+    async def due(self, *given: Any) -> Any:
+        return await self._unless("due", super().due, *given)
+
+    async def settle(self, *given: Any) -> Any:
+        return await self._unless("settle", super().settle, *given)
+
+    async def settle_all(self, *given: Any) -> Any:
+        return await self._unless("settle_all", super().settle_all, *given)
+
+
+@pytest.mark.parametrize("method", ["due", "settle"])
+async def test_while_the_store_is_full_deliveries_wait(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture, method: str
+):
+    chat, store = Taker(), StuffedStore()
+    outside = Outside(chat, store=store)
+    store.stuffed = method
+    async with outside.open() as deliverer:
+        await outside.send("one", "two")
+        await trio.sleep(30)
+        assert (outside.pending, caplog.text.count("ENOSPC")) == (2, 1)
+        store.stuffed = ""
+        await outside.emptied()
+        assert deliverer.delivered == 2
+    assert chat.tell() == [("one", 1, False), ("two", 1, False)]
+
+
+async def test_an_end_does_not_wait_for_room(autojump_clock: Clock):
+    chat, store = Taker(), StuffedStore()
+    outside = Outside(chat, store=store)
+    store.stuffed = "settle"
+    async with outside.open() as deliverer:
+        await outside.send("m")
+        await trio.sleep(7)
+        with trio.fail_after(1):
+            await deliverer.stop()
+        assert deliverer.cut_off == 1
+    store.stuffed = ""
+    async with outside.open():
+        await outside.emptied()
+    assert chat.tell() == [("m", 1, False), ("m", 2, True)]
+
+
+@pytest.mark.parametrize("method", ["due", "settle_all"])
+async def test_what_expires_while_the_store_is_full_expires_afterwards(autojump_clock: Clock, method: str):
+    chat, store = Taker(policy=DAYS, push_ready=trio.Event().wait), StuffedStore()
+    outside = Outside(chat, store=store)
+    async with outside.open():
+        await outside.send("old")
+        await trio.sleep(47.5 * HOUR)
+        store.stuffed = method
+        await trio.sleep(10 * HOUR)
+        assert outside.pending == 1
+        store.stuffed = ""
+        await outside.emptied()
+        assert [letter.reason for letter in await outside.dead()] == ["expired"]
 
 
 # --- crashes
