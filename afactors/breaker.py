@@ -49,7 +49,7 @@ class Breaker:
         enough = self._failures >= self.policy.breaker and len(self._failed) >= _DIFFERENT
         if now < self._until or not (self.trying or enough):
             return None
-        pause = min(self.policy.longest_pause, self.policy.pause * 2.0 ** min(self._pauses, 32))
+        pause = pause_after(self._pauses, self.policy)
         self._pauses += 1
         self._forget()
         self._until = now + pause
@@ -58,6 +58,11 @@ class Breaker:
     def _forget(self) -> None:
         self._failures = 0
         self._failed.clear()
+
+
+def pause_after(before: int, policy: PushPolicy) -> float:
+    """Seconds of a pause that follows so many others."""
+    return min(policy.longest_pause, policy.pause * 2.0 ** min(before, 32))
 
 
 class Pace:

@@ -11,9 +11,10 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import trio
@@ -30,7 +31,7 @@ from afactors_channels import (
 from afactors_channels.pushes import Push, Stop
 from afactors_store import Dead, Delivered, Delivery, Retry, Settlement, Store, TakeNext
 
-from .breaker import Breaker, Pace
+from .breaker import Breaker, Pace, pause_after
 from .hooks import hooked
 from .outbox import Parcel, UnknownVersion, destination_of
 from .room import once_there_is_room
@@ -129,8 +130,19 @@ class Outlet:
             return
         async with trio.open_nursery() as meanwhile:
             meanwhile.start_soon(expire_stranded, self._store, self._name, self._died)
-            await self._channel.push_ready()
+            await self._asked(self._channel.push_ready)
             meanwhile.cancel_scope.cancel(reason="the channel is ready")
+
+    async def _asked(self, ready: Callable[[], Awaitable[None]]) -> None:
+        for before in count():
+            try:
+                await ready()
+            except Exception as exc:  # noqa: BLE001 - whatever a channel makes of an outage
+                pause = pause_after(before, self._policy)
+                logger.error("channel %s is not ready: %s; it is asked again in %.0f s", self._name, told(exc), pause)
+                await trio.sleep(pause)
+            else:
+                break
 
     async def _send_all(self, attempts: trio.Nursery) -> None:
         while True:
@@ -203,9 +215,9 @@ class Outlet:
             parcel = Parcel.decode(delivery.body)
             if self._channel.push_codec is not None and parcel.payload is not None:
                 self._channel.push_codec.check(parcel.payload)
-        except (UnknownVersion, PushRejected) as exc:
-            logger.error("delivery %s cannot be read (%s) and is put aside", delivery.delivery_id, exc)
-            return self._died("unknown_version", str(exc))
+        except Exception as exc:  # noqa: BLE001 - whatever a channel's codec makes of what it does not know
+            logger.error("delivery %s cannot be read (%s) and is put aside", delivery.delivery_id, told(exc))
+            return self._died("unknown_version", told(exc))
         if parcel.expires <= time.time():
             return self._died("expired", "")
         if delivery.unsure and delivery.attempt > self._policy.retry.max_attempts:  # cut off at its last
@@ -279,6 +291,6 @@ def died(channel: str, retention: float, reason: str, error: str) -> Dead:
 
 def told(exc: BaseException) -> str:
     """An error as it is kept: in a channel's own words, or by its type; texts of others may hold secrets."""
-    if isinstance(exc, (PushRejected, PushDeferred, HostError)):
+    if isinstance(exc, (PushRejected, PushDeferred, HostError, UnknownVersion)):
         return str(exc)[:_ERROR_LENGTH] or type(exc).__name__
     return type(exc).__name__

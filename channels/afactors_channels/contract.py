@@ -232,7 +232,8 @@ class ChannelContribution:
         push: Sends one delivery; None for a channel that only answers.
         push_policy: How it takes deliveries.
         push_codec: Makes payloads of its own.
-        push_ready: Returns once deliveries can be sent; until then they wait, and nothing is counted. None for at once.
+        push_ready: Returns once deliveries can be sent; until then they wait, and nothing is counted. If it raises, it
+            is asked again after a pause. None for at once.
         push_place: ``push_place(identity)``: the name of the place where an identity is spoken to, such as a chat that
             several are in: its deliveries come in their order, and what is for several of them comes once. None if
             everybody has places of their own.

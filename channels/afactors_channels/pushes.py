@@ -77,7 +77,7 @@ class ChannelPushCodec(Protocol):
         """Refuse a payload of an unknown version.
 
         Raises:
-            PushRejected: It is none of ours; the delivery is put aside and reported.
+            PushRejected: It is none of ours; the delivery is put aside and reported, as it is for any other exception.
         """
         ...
 

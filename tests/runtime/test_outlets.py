@@ -417,6 +417,29 @@ async def test_a_channel_that_is_not_ready_is_waited_for(autojump_clock: Clock):
     assert chat.tell() == [("m", 1, False)]
 
 
+async def test_a_channel_that_fails_to_become_ready_is_asked_again(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+):
+    asked: list[float] = []
+
+    async def ready() -> None:
+        asked.append(trio.current_time())
+        if len(asked) <= 3:
+            raise OSError("no route to host")
+
+    chat, mail = Taker(push_ready=ready), Taker("mail")
+    outside = Outside(chat, mail)
+    async with outside.open():
+        await outside.send("m")
+        await outside.send("m", to=who(channel="mail"))
+        await trio.sleep(1)
+        assert (chat.said(), mail.said()) == ([], ["m"])
+        await outside.emptied()
+    assert asked == pytest.approx([0, 5, 15, 35])
+    assert chat.tell() == [("m", 1, False)]
+    assert caplog.text.count("channel chat is not ready: OSError") == 3
+
+
 DAYS = PushPolicy(retry=RetryPolicy(jitter=0.0, max_age=48 * HOUR))
 
 
@@ -504,6 +527,22 @@ async def test_what_a_newer_version_wrote_is_put_aside(autojump_clock: Clock):
     assert [letter.reason for letter in dead] == ["unknown_version"] * 4
     assert dead[0].error == "payload of version 2"
     assert dead[3].error == "format 7"
+
+
+async def test_a_payload_that_its_codec_stumbles_over_is_put_aside(autojump_clock: Clock):
+    class Sloppy(Codec):
+        def check(self, payload: Any) -> None:
+            if payload["version"] != 1:
+                raise PushRejected("never reached")
+
+    chat, mail = Taker(push_codec=Sloppy()), Taker("mail")
+    outside = Outside(chat, mail)
+    async with outside.open():
+        await outside.send("m")
+        await outside.send("m", to=who(channel="mail"))
+        await outside.emptied()
+        assert [(letter.reason, letter.error) for letter in await outside.dead()] == [("unknown_version", "KeyError")]
+    assert (chat.attempts, mail.said()) == ([], ["m"])
 
 
 async def test_the_response_hook_gets_a_copy_for_each_destination(autojump_clock: Clock):
