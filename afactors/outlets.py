@@ -8,6 +8,7 @@ of its business.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -39,7 +40,7 @@ from .stranded import expire_stranded
 
 logger = logging.getLogger("afactors.deliveries")
 
-_MARGIN = 15.0  # seconds beyond an attempt's time after which nobody believes that it still runs
+_VISIBILITY = math.inf  # whoever makes an attempt ends it, or is gone: then `reclaim` gives it up at the next start
 _IN_A_ROW = 16  # of one lane, before others have their turn
 _LOOK = 60.0  # seconds; longest wait without looking again
 _INSTANT = 0.001  # seconds; shortest wait: what is due at an instant is not due the last bit of a float before it
@@ -170,8 +171,7 @@ class Outlet:
             limit = min(limit, 1 - self._running)
         if limit <= 0 or self._breaker.shut_for(now):
             return []
-        visibility = self._policy.timeout + _MARGIN
-        taken = await once_there_is_room(lambda: self._store.due(time.time(), limit, visibility, self._name))
+        taken = await once_there_is_room(lambda: self._store.due(time.time(), limit, _VISIBILITY, self._name))
         if self._pace is not None:
             self._pace.began(len(taken), trio.current_time())
         return taken
@@ -198,7 +198,7 @@ class Outlet:
                     break
                 outcome = await self._attempt(delivery)
                 more = left > 0 and isinstance(outcome, Delivered) and self._pace is None and not self._draining
-                then = TakeNext(time.time(), self._policy.timeout + _MARGIN) if more else None
+                then = TakeNext(time.time(), _VISIBILITY) if more else None
                 settle = partial(self._store.settle, delivery, outcome, then)
                 delivery = await once_there_is_room(settle, shield=True)  # what is known of it is not forgotten
         except trio.Cancelled:

@@ -39,7 +39,7 @@ def _row(one: Mapping[str, Any], now: float) -> tuple[str, ...]:
     if one["state"] == "dead":
         at = f"died {moment(one['died'], now)}"
     else:
-        at = f"{'given up' if one['state'] == 'running' else 'due'} {moment(one['due'], now)}"
+        at = "now" if one["due"] is None else f"due {moment(one['due'], now)}"
     cells = (one["channel"], place, one["kind"], one["isolation_key"])
     name = one["id"] if number is None else str(number)
     unsure = "?" if one["unsure"] else ""

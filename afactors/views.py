@@ -34,7 +34,7 @@ class DeliveryView:
         isolation_key: Whose.
         attempts: How many attempts it has had.
         created: When it was committed; None if that cannot be read.
-        due: When it is tried next, once nothing stands before it; None of what is dead.
+        due: When it is tried next, once nothing stands before it; None of what is dead, or under way.
         expires: When nobody would welcome it any more, or None.
         died: When it died, or None.
         reason: Why it died: ``rejected``, ``attempts``, ``expired``, ``unknown_version``, ``attempts_exhausted``.
@@ -90,7 +90,7 @@ def _pending(stored: Pending) -> DeliveryView:
         "unknown",
         stored.key,
         stored.attempts,
-        due=stored.due,
+        due=None if stored.running else stored.due,
         unsure=stored.unsure,
     )
 

@@ -113,10 +113,10 @@ def _heads(kv: Reader, group: bytes, limit: int, now: float | None = None) -> li
 
 
 def waiting(kv: Reader, number: bytes, serial: bytes) -> NewDelivery:
-    """A delivery that is not settled, as it would be handed over anew; one that runs is due when it is given up."""
+    """A delivery that is not settled, as it would be handed over anew; one that runs is due, for it runs here only."""
     stored, attempt = load(kv, number, serial)
-    unsure = attempt.running or attempt.unsure
-    return NewDelivery(stored.lane.decode(), stored.body, attempt.due, attempt.attempt, unsure=unsure)
+    due, unsure = attempt.taken if attempt.running else attempt.due, attempt.running or attempt.unsure
+    return NewDelivery(stored.lane.decode(), stored.body, due, attempt.attempt, unsure=unsure)
 
 
 def load(kv: Reader, number: bytes, serial: bytes) -> tuple[StoredDelivery, Attempt]:

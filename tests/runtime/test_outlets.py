@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afactors.breaker import Breaker, Pace
+from afactors.deliveries import Deliveries
 from afactors.outbox import lane_of
 from afactors_channels import PushDeferred, PushRejected, TargetFailed
 from afactors_channels.pushes import Push, PushPolicy, RetryPolicy
@@ -60,6 +61,25 @@ async def test_pushes_to_one_destination_come_one_after_the_other(autojump_clock
         await outside.emptied()
     assert chat.peak == 1
     assert chat.times() == pytest.approx([0, 1, 2, 3, 4], abs=0.01)
+
+
+async def test_an_attempt_that_cannot_be_cut_off_is_not_made_again_beside_itself(autojump_clock: Clock):
+    chat = Taker()
+
+    async def in_a_thread(_push: Push) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(600.0)
+
+    chat.on["ada"] = in_a_thread
+    outside = Outside(chat)
+    async with outside.open():
+        await outside.send("a", "b")
+        for _ in range(100):  # what wakes the outlet
+            await trio.sleep(10)
+            await outside.send("x", to=who("bob"))
+        assert (await Deliveries(outside.store).list()).deliveries[0].due is None
+        await outside.emptied()
+    assert [one for one in chat.tell() if one[0] != "x"] == [("a", 1, False), ("b", 1, False)]
 
 
 async def test_no_more_are_sent_at_once_than_the_channel_wants(autojump_clock: Clock):
@@ -691,7 +711,7 @@ async def test_while_the_store_is_full_deliveries_wait(
     store.stuffed = method
     async with outside.open() as deliverer:
         await outside.send("one", "two")
-        await trio.sleep(30)
+        await trio.sleep(HOUR)
         assert (outside.pending, caplog.text.count("ENOSPC")) == (2, 1)
         store.stuffed = ""
         await outside.emptied()

@@ -120,7 +120,7 @@ WHOLE = {
     "runs": [RunRecord("r", SECRET, 700.0), RunRecord("s", b"")],
     "timers": {"t": 50.0},
     "deliveries": [
-        NewDelivery("lane", b"runs", 10.0, 1, unsure=True),
+        NewDelivery("lane", b"runs", 0.0, 1, unsure=True),
         NewDelivery("lane", b"waits", 5.0),
         NewDelivery("else", SECRET, 9.0, 2),
         NewDelivery("lane", b"dies", 0.0, 1, Dead("why", "said", 1.0, 600.0)),
