@@ -13,7 +13,8 @@ Floor plan, from the ground up; a module imports only from those above it, or be
   store; how much of its past is kept; histories that stay in the store and are read in parts.
 * `journal`: a run's transcript on its way to its readers, and to the store.
 * `identities`, `outbox`, `aiming`: whom an actor knows, what a delivery is, where replies go.
-* `room`, `breaker`, `stranded`, `outlets`, `delivering`: the supervisor of deliveries: a way out for each channel.
+* `room`, `steady`, `breaker`, `stranded`, `outlets`, `delivering`: the supervisor of deliveries: a way out for each
+  channel.
 * `questions`, `runs`, `reminders`, `views`: what is stored of questions, runs and reminders, and shown of deliveries.
 * `instances`, `entries`, `checkpoints`, `ledger`: of workflows: fresh ones, what they are run with, where they stand,
   and what was said.

@@ -15,6 +15,7 @@ from afactors_store import NewDelivery, Store, StoreError
 
 from .outbox import channel_of
 from .outlets import Outlet, OutletStatistics, died
+from .steady import SteadyClock
 from .stranded import expire_stranded
 
 logger = logging.getLogger("afactors.deliveries")
@@ -41,8 +42,9 @@ class Deliverer:
     def __init__(self, store: Store, channels: Mapping[str, ChannelContribution], *, retention: float) -> None:
         self._store = store
         self._retention = retention
+        clock = SteadyClock()
         self._outlets = {
-            name: Outlet(name, channel, store, retention=retention)
+            name: Outlet(name, channel, store, clock=clock, retention=retention)
             for name, channel in channels.items()
             if channel.push is not None
         }

@@ -36,6 +36,7 @@ from .breaker import Breaker, Pace, pause_after
 from .hooks import hooked
 from .outbox import Parcel, UnknownVersion, destination_of
 from .room import once_there_is_room
+from .steady import SteadyClock
 from .stranded import expire_stranded
 
 logger = logging.getLogger("afactors.deliveries")
@@ -79,6 +80,7 @@ class Outlet:
         channel: ChannelContribution,
         store: Store,
         *,
+        clock: SteadyClock,
         retention: float,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -88,6 +90,7 @@ class Outlet:
         self._push = channel.push
         self._policy = channel.push_policy
         self._store = store
+        self._clock = clock
         self._retention = retention
         self._chance = chance
         self._breaker = Breaker(self._policy)
@@ -171,14 +174,14 @@ class Outlet:
             limit = min(limit, 1 - self._running)
         if limit <= 0 or self._breaker.shut_for(now):
             return []
-        taken = await once_there_is_room(lambda: self._store.due(time.time(), limit, _VISIBILITY, self._name))
+        taken = await once_there_is_room(lambda: self._store.due(self._clock(), limit, _VISIBILITY, self._name))
         if self._pace is not None:
             self._pace.began(len(taken), trio.current_time())
         return taken
 
     async def _wait(self) -> None:
         """Until there is news, a pause is over, a head is due, or the rate allows another attempt."""
-        due, now = await self._store.next_due(self._name), time.time()
+        due, now = await self._store.next_due(self._name), self._clock()
         seconds = self._breaker.shut_for(trio.current_time())
         if not self._running and (seconds or due is None or due > now):
             self._idle.set()
@@ -198,7 +201,7 @@ class Outlet:
                     break
                 outcome = await self._attempt(delivery)
                 more = left > 0 and isinstance(outcome, Delivered) and self._pace is None and not self._draining
-                then = TakeNext(time.time(), _VISIBILITY) if more else None
+                then = TakeNext(self._clock(), _VISIBILITY) if more else None
                 settle = partial(self._store.settle, delivery, outcome, then)
                 delivery = await once_there_is_room(settle, shield=True)  # what is known of it is not forgotten
         except trio.Cancelled:
@@ -235,8 +238,8 @@ class Outlet:
         return Delivered()
 
     def _failed(self, parcel: Parcel, delivery: Delivery, exc: Exception, sending: bool) -> Settlement:
-        now = time.time()
-        verdict = self._policy.retry.after(delivery.attempt, exc, age=now - parcel.created, chance=self._chance())
+        age = time.time() - parcel.created
+        verdict = self._policy.retry.after(delivery.attempt, exc, age=age, chance=self._chance())
         if not sending:
             pass  # it says nothing of the channel
         elif isinstance(exc, (PushRejected, PushDeferred)):
@@ -247,7 +250,7 @@ class Outlet:
         if isinstance(verdict, Stop):
             return self._died(verdict.reason, told(exc))
         self.counts["failed"] += 1
-        return Retry(now + verdict.seconds)
+        return Retry(self._clock() + verdict.seconds)
 
     def _died(self, reason: str, error: str) -> Dead:
         self._dead[reason] += 1

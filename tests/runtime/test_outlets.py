@@ -1,6 +1,7 @@
 """The supervisor of deliveries: lanes, retries, breakers, rates, readiness, crashes and the end; in virtual time."""
 
 import itertools
+import time
 from collections import Counter
 from copy import deepcopy
 from typing import Any
@@ -506,6 +507,32 @@ async def test_what_waits_for_a_channel_that_is_not_configured_expires(
     async with outside.open():
         await outside.emptied()
     assert mail.tell() == [("new", 1, False)]
+
+
+# --- a wall clock that is set
+
+
+@pytest.mark.parametrize("hours", [-5000, -2, 0.5])
+async def test_a_clock_that_is_set_holds_nobody(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, hours: float):
+    chat, wall = Taker(), time.time
+    outside = Outside(chat)
+
+    async def slow(push: Push) -> None:
+        await trio.sleep(20)
+        if push.response.text == "b" and push.attempt == 1:
+            raise OSError("down")
+
+    chat.always = slow
+    async with outside.open():
+        await outside.send("a", "b", "c")
+        for name, at in (("bob", 5), ("eve", 40.5)):  # an attempt is under way, and then one is waited for
+            await trio.sleep(at - trio.current_time())
+            monkeypatch.setattr("time.time", lambda at=at: wall() + hours * HOUR * at)
+            await outside.send("new", to=who(name))
+        await outside.emptied()
+    again = 41 if hours < 0 else 40.5
+    assert chat.times("ada") == pytest.approx([0, 20, again, again + 20], abs=0.1)
+    assert chat.times("bob") + chat.times("eve") == pytest.approx([5, 40.5], abs=0.1)
 
 
 # --- what is handed to the channel
