@@ -247,11 +247,12 @@ class Deliveries:
         return done
 
     async def _send_again(self, letter: DeadLetter) -> bool:
+        now = time.time()
         try:
-            body = renewed(letter.body, time.time())
+            body = renewed(letter.body, now)
         except UnknownVersion:
             body = letter.body  # whoever sends it may know more
-        if await self._store.revive(letter.position, body=body) is None:
+        if await self._store.revive(letter.position, now, body) is None:
             return False
         if self._post is not None:
             self._post.notice([NewDelivery(letter.lane, b"")])

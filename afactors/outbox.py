@@ -177,7 +177,7 @@ def posted(
             payload=channel.push_codec.encode(said, identity) if channel.push_codec is not None else None,
             outcome={name: value for name, value in outcome.items() if value},
         )
-        deliveries.append(NewDelivery(lane_of(identity, channel), parcel.encode()))
+        deliveries.append(NewDelivery(lane_of(identity, channel), parcel.encode(), due=at))
     return deliveries
 
 

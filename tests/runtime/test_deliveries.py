@@ -77,7 +77,7 @@ async def test_what_is_on_its_way_is_listed_as_it_stands(alone: MemoryStore) -> 
     (taken,) = await alone.due(NOW, 1, 60.0)
     one, two = await everything(Deliveries(alone))
     assert (one.id, one.state, one.attempts, one.due) == (first, "running", 1, None)
-    assert (two.id, two.state, two.attempts, two.due, two.number) == (second, "pending", 0, 0.0, None)
+    assert (two.id, two.state, two.attempts, two.due, two.number) == (second, "pending", 0, NOW, None)
     assert (one.channel, one.native_id, one.conversation, one.kind) == ("chat", "ada", "c1", "reply")
     assert (one.isolation_key, one.run_id, one.created, one.expires) == ("ada", "run_1", NOW, NOW + DAY)
     assert (one.died, one.kept_until, one.reason, one.error, one.unsure) == (None, None, "", "", False)
@@ -188,7 +188,7 @@ async def test_a_replay_has_a_new_id_no_attempts_and_its_full_time(alone: Memory
     assert one.state == "pending"
     assert one.id != old
     assert one.attempts == 0
-    assert one.created == pytest.approx(before, abs=60)  # the store keeps whole milliseconds
+    assert (one.created, one.due) == pytest.approx((before, before), abs=60)  # the store keeps whole milliseconds
     assert one.expires == pytest.approx(one.created + DAY, abs=0.01)
     assert (await Deliveries(alone).show(one.id)).text == "hello"
     with pytest.raises(NotFound):

@@ -163,6 +163,24 @@ async def test_a_long_lane_does_not_starve_the_short_ones(autojump_clock: Clock)
     assert chat.said("long") == numbered(200)
 
 
+async def test_what_waits_longest_comes_before_newcomers(autojump_clock: Clock):
+    chat = Taker(policy=PushPolicy(retry=RETRY, rate=2.0))
+    outside = Outside(chat)
+
+    async def once(push: Push) -> None:
+        if push.attempt == 1 and push.response.text == "first":
+            raise OSError("down")
+
+    chat.on["bob"] = once
+    async with outside.open():
+        await outside.send("first", "second", to=who("bob"))
+        for number in range(100):  # as many as the channel allows, each for somebody else
+            await outside.send("m", to=who(f"user-{number}"))
+            await trio.sleep(0.5)
+    assert chat.said("bob") == ["first", "second"]
+    assert max(chat.times("bob")) < 10
+
+
 async def test_many_lanes_share_what_there_is(autojump_clock: Clock):
     chat = Taker(policy=PushPolicy(concurrency=4))
     chat.always = takes(1.0)
