@@ -63,6 +63,11 @@ class Deliverer:
             if (outlet := self._outlets.get(name)) is not None:
                 outlet.notice()
 
+    def look(self) -> None:
+        """There may be others than those of a commit."""
+        for outlet in self._outlets.values():
+            outlet.notice()
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send what is due, until stopped or cancelled."""
         if found := await self._store.reclaim(time.time()):

@@ -79,7 +79,9 @@ class ActorOperations:
                 raise StorageFull("The server has no room to store this actor.") from exc
             finally:
                 await actor.renewed()
-                self._opened_now().alarms.notice()
+                life = self._opened_now()
+                life.alarms.notice()
+                life.deliverer.look()
 
     async def erase_actor(self, isolation_key: str) -> bool:
         """Erase an actor: what runs and waits is cancelled, and every record, index and log of the key goes.

@@ -19,6 +19,7 @@ from afactors import portable
 from afactors.portable import MAGIC, UnusableFile, read_actor, write_actor
 from afactors_channels import BadRequest, Conflicting, HostError, NotFound, Overloaded, StorageFull, TargetFailed
 from afactors_store import Append, Commit, Dead, LmdbStore, MemoryStore, NewDelivery, NewLetter, StoreFull
+from tests.runtime.outgoing import Taker, down, one_clock, who
 
 SECRET = "my-secret-word"
 
@@ -182,6 +183,26 @@ async def test_deliveries_timers_and_aliases_come_along(autojump_clock: Clock, h
         assert await house.store.next_due() == 7.0
         assert [work.timer for work in await house.store.work(6.0)] == [5.0]
         assert (await house.store.claim("ada-elsewhere")).key == "ada"
+
+
+async def test_deliveries_that_are_due_are_sent_where_they_are_imported(
+    autojump_clock: Clock, house: Any, file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    one_clock(monkeypatch)
+    chat = Taker()
+    house.channels += [chat]
+    chat.always = down()
+    async with house.open() as runtime:
+        await house.ask("hi", channel="chat", identity=who())
+        await runtime.send("ada", "ping")
+        await trio.sleep(0.5)
+        await runtime.export_actor("ada", file)
+        await runtime.erase_actor("ada")
+        chat.always = None
+        await trio.sleep(1)
+        await runtime.import_actor(file)
+        await trio.sleep(1)
+        assert chat.said() == ["ping"]
 
 
 async def test_a_large_actor_in_bounded_slices(tmp_path: Path, file: Path):
