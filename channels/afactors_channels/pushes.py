@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal, Protocol, TypeAlias
 
 from agent_framework import AgentResponse
@@ -96,6 +97,7 @@ class Stop:
     reason: str
 
 
+_LONGEST_AGE = 10 * 365 * 86_400.0  # seconds; what expires at an instant that no calendar has could not be shown
 _PATIENCE = 10  # times as many attempts for a destination that says when to come again
 
 
@@ -122,8 +124,8 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if not (self.first > 0 and self.factor >= 1 and self.longest >= self.first and 0 <= self.jitter < 1):
             raise ValueError("a retry policy needs first > 0, factor ≥ 1, longest ≥ first and 0 ≤ jitter < 1")
-        if not (self.max_attempts >= 1 and self.max_age > 0):
-            raise ValueError("a retry policy needs at least one attempt, and max_age > 0")
+        if not (self.max_attempts >= 1 and 0 < self.max_age <= _LONGEST_AGE):
+            raise ValueError("a retry policy needs max_attempts ≥ 1 and 0 < max_age ≤ ten years")
 
     def after(self, attempt: int, error: BaseException, *, age: float, chance: float) -> Wait | Stop:
         """What follows a failure.
@@ -173,6 +175,14 @@ class PushPolicy:
     breaker: int = 5
     pause: float = 5.0
     longest_pause: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not (self.concurrency >= 1 and self.breaker >= 1 and self.timeout > 0):
+            raise ValueError("a push policy needs concurrency ≥ 1, breaker ≥ 1 and timeout > 0")
+        if self.rate is not None and not 0 < self.rate < inf:
+            raise ValueError("a push policy needs rate > 0, or None for no limit")
+        if not (self.pause > 0 and self.longest_pause >= self.pause):
+            raise ValueError("a push policy needs pause > 0 and longest_pause ≥ pause")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afactors_channels import PushDeferred, PushRejected
-from afactors_channels.pushes import RetryPolicy, Stop, Wait
+from afactors_channels.pushes import PushPolicy, RetryPolicy, Stop, Wait
 
 DOWN = OSError("down")
 PLAIN = RetryPolicy(first=1.0, factor=2.0, longest=60.0, jitter=0.0, max_attempts=10, max_age=1000.0)
@@ -102,9 +102,32 @@ def test_without_chance_no_wait_is_shorter_than_the_one_before(policy: RetryPoli
         {"jitter": -0.1},
         {"max_attempts": 0},
         {"max_age": 0.0},
+        {"max_age": math.inf},
+        {"max_age": math.nan},
         {"first": math.nan},
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, Any]):
-    with pytest.raises(ValueError, match="a retry policy needs"):
+    with pytest.raises(ValueError, match=f"a retry policy needs .*{next(iter(wrong))}"):
         RetryPolicy(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"concurrency": 0},
+        {"rate": 0.0},
+        {"rate": -1.0},
+        {"rate": math.inf},
+        {"rate": math.nan},
+        {"timeout": 0.0},
+        {"timeout": math.nan},
+        {"breaker": 0},
+        {"pause": 0.0},
+        {"pause": 600.0},
+        {"longest_pause": 1.0},
+    ],
+)
+def test_a_way_out_that_makes_no_sense_is_refused(wrong: dict[str, Any]):
+    with pytest.raises(ValueError, match=f"a push policy needs .*{next(iter(wrong))}"):
+        PushPolicy(**wrong)
