@@ -6,6 +6,7 @@ Floor plan (arrows point to what may be imported):
 * `requests`: what a channel hands over.
 * `outcomes` → requests: what becomes of it.
 * `workflows`: a workflow's events, as the framework's messages.
+* `readers` → workflows: what of a response is for whoever reads it.
 * `pushes` → requests: deliveries, and when they are tried again.
 * `contract` → all of these: what a channel is, and is given.
 * `wire` → errors: JSON from the wire and onto it.

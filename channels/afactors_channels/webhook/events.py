@@ -19,7 +19,8 @@ An event of ours, by the recommendations of Standard Webhooks 1.0 ("Payload stru
 
 Contents are those that are meant for a reader: ``text`` (text), ``data`` and ``uri`` (uri, media_type), ``hosted_file``
 (file_id, media_type, name) and ``function_approval_request`` (id, function_call: call_id, name, arguments). What the
-target said to itself and to its tools stays with it. Members that a content does not have are left out.
+target said to itself and to its tools stays with it, and so does what a workflow said on the way to its answer, unless
+it asks something. Members that a content does not have are left out.
 
 An event that we are sent may be any JSON object. Its ``data.text`` is what the target is told; without one that is the
 whole event, as it came. A ``data.reply`` that is true asks for the reply to be sent.
@@ -35,6 +36,7 @@ import msgspec
 from agent_framework import Content, Message
 
 from ..pushes import Push, PushKind, failed_with
+from ..readers import for_a_reader
 from ..wire import decode_body, encode_json
 
 VERSION = 1
@@ -62,6 +64,7 @@ EVENT_TYPES = frozenset(event_type(kind) for kind in KINDS)
 
 def event_of(push: Push) -> dict[str, Any]:
     """A delivery as an event: nothing in it depends on the attempt."""
+    seen = list(for_a_reader(push.response.messages))
     return {
         "type": event_type(push.kind),
         "version": VERSION,
@@ -70,8 +73,8 @@ def event_of(push: Push) -> dict[str, Any]:
             "id": push.run_id or None,
             "error": failed_with(push.response),
             "conversation": push.identity.conversation or None,
-            "text": push.response.text,
-            "messages": list(_messages(push.response.messages)),
+            "text": "".join(message.text for message in seen),
+            "messages": list(_messages(seen)),
         },
     }
 

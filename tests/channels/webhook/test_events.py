@@ -88,6 +88,24 @@ def test_contents_for_a_reader_only():
     assert b"secret of the tool" not in encode_event(push(*said))
 
 
+def test_messages_for_a_reader_only():
+    question = Content.from_function_approval_request("q1", Content.from_function_call("c1", "pay"))
+    said = [
+        Message("system", ["Be kind."]),
+        Message("tool", ["what a tool wrote"]),
+        Message("assistant", ["a draft"], additional_properties={"intermediate": True}),
+        Message("assistant", [question], additional_properties={"intermediate": True}),
+        Message("assistant", ["the answer"]),
+    ]
+    data = event_of(push(*said))["data"]
+    assert data["text"] == "the answer"
+    assert [[one["type"] for one in message["contents"]] for message in data["messages"]] == [
+        ["function_approval_request"],
+        ["text"],
+    ]
+    assert event_of(push(Message("user", ["asked elsewhere"]), kind="echo"))["data"]["text"] == "asked elsewhere"
+
+
 def test_nothing_depends_on_the_attempt():
     first = push(Message("assistant", ["Hello"]))
     later = replace(first, attempt=7, unsure=True, response=deepcopy(first.response))
