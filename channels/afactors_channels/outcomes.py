@@ -146,8 +146,10 @@ ChannelRunHook: TypeAlias = Callable[..., ChannelRequest | Awaitable[ChannelRequ
 runs once, before acceptance. It may refuse by raising `Unprocessable` (422), or any other `HostError`."""
 
 ChannelResponseHook: TypeAlias = Callable[..., Any]
-"""``hook(result, *, context)``, sync or async (on trio): the `HostedRunResult` that is shown instead. It runs once,
-before the commit, on what is shown and not on what is remembered. A stream is then shown whole, at its end."""
+"""``hook(result, *, context)``, sync or async (on trio): the `HostedRunResult` that is shown instead. It runs before
+the commit, on what is shown and not on what is remembered. A stream is then shown whole, at its end. For a delivery it
+runs before each attempt instead, each time on a copy of what was committed: let it make the same of the same, or a
+repeat is not what it repeats."""
 
 
 class Repeated(Exception):
