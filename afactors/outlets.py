@@ -223,7 +223,7 @@ class Outlet:
             return self._died("unknown_version", told(exc))
         if parcel.expires <= time.time():
             return self._died("expired", "")
-        if delivery.unsure and delivery.attempt > self._policy.retry.max_attempts:  # cut off at its last
+        if delivery.unsure and _counted(delivery) > self._policy.retry.max_attempts:  # cut off at its last
             return self._died("attempts", "")
         sending = False
         try:
@@ -239,7 +239,9 @@ class Outlet:
 
     def _failed(self, parcel: Parcel, delivery: Delivery, exc: Exception, sending: bool) -> Settlement:
         age = time.time() - parcel.created
-        verdict = self._policy.retry.after(delivery.attempt, exc, age=age, chance=self._chance())
+        deferred = isinstance(exc, PushDeferred) and exc.retry_after is not None
+        attempt = delivery.attempt if deferred else _counted(delivery)
+        verdict = self._policy.retry.after(attempt, exc, age=age, chance=self._chance())
         if not sending:
             pass  # it says nothing of the channel
         elif isinstance(exc, (PushRejected, PushDeferred)):
@@ -250,7 +252,7 @@ class Outlet:
         if isinstance(verdict, Stop):
             return self._died(verdict.reason, told(exc))
         self.counts["failed"] += 1
-        return Retry(self._clock() + verdict.seconds)
+        return Retry(self._clock() + verdict.seconds, deferred)
 
     def _died(self, reason: str, error: str) -> Dead:
         self._dead[reason] += 1
@@ -283,6 +285,11 @@ class Outlet:
             run_id=parcel.run_id,
             payload=parcel.payload,
         )
+
+
+def _counted(delivery: Delivery) -> int:
+    """Which attempt this is of those that are held against a delivery: not those that its destination deferred."""
+    return delivery.attempt - delivery.deferred
 
 
 def died(channel: str, retention: float, reason: str, error: str) -> Dead:

@@ -110,7 +110,8 @@ class RetryPolicy:
         factor: By how much each wait is longer than the one before.
         longest: Longest wait.
         jitter: Part of a wait that chance may take away or add: 0.2 is ± 20 %.
-        max_attempts: Attempts after which it is dead; ten times as many where the destination says when to come again.
+        max_attempts: Attempts after which it is dead. Where the destination says when to come again, ten times as many;
+            those are not among the others.
         max_age: Seconds after its commit from which on nobody would welcome it any more.
     """
 
@@ -131,7 +132,8 @@ class RetryPolicy:
         """What follows a failure.
 
         Args:
-            attempt: Which attempt failed; counts from 1.
+            attempt: Which attempt failed; counts from 1. Those of which the destination said when to come again count
+                only if it says so now.
             error: What it raised.
             age: Seconds since the delivery was committed.
             chance: 0 ≤ chance < 1.

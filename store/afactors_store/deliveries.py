@@ -116,7 +116,8 @@ def waiting(kv: Reader, number: bytes, serial: bytes) -> NewDelivery:
     """A delivery that is not settled, as it would be handed over anew; one that runs is due, for it runs here only."""
     stored, attempt = load(kv, number, serial)
     due, unsure = attempt.taken if attempt.running else attempt.due, attempt.running or attempt.unsure
-    return NewDelivery(stored.lane.decode(), stored.body, due, attempt.attempt, unsure=unsure)
+    attempts = attempt.attempt - attempt.deferred
+    return NewDelivery(stored.lane.decode(), stored.body, due, attempts, unsure=unsure)
 
 
 def load(kv: Reader, number: bytes, serial: bytes) -> tuple[StoredDelivery, Attempt]:
@@ -152,10 +153,11 @@ def _take(kv: Transaction, serial: bytes, number: bytes, now: float, visibility:
         remove(kv, number, serial)
         return None
     stored, old = load(kv, number, serial)
-    new = Attempt(now + visibility, old.attempt + 1, now, True, old.running or old.unsure, old.take + 1)
+    unsure = old.running or old.unsure
+    new = Attempt(now + visibility, old.attempt + 1, now, True, unsure, old.take + 1, old.deferred)
     _go_on(kv, number, serial, stored.lane, old, new)
     key, lane = head.key.decode(), stored.lane.decode()
-    return Delivery(stored.delivery_id, key, lane, stored.body, new.attempt, new.unsure, new.take)
+    return Delivery(stored.delivery_id, key, lane, stored.body, new.attempt, unsure, new.take, new.deferred)
 
 
 def settle_all(kv: Transaction, settling: Sequence[Settling]) -> None:
@@ -188,8 +190,9 @@ def _end(
     match outcome:
         case Delivered():
             _remove(kv, number, serial, stored.lane, attempt, True)
-        case Retry(at):
-            _go_on(kv, number, serial, stored.lane, attempt, attempt._replace(due=at, running=False))
+        case Retry(at, deferred):
+            later = attempt._replace(due=at, running=False, deferred=attempt.deferred + deferred)
+            _go_on(kv, number, serial, stored.lane, attempt, later)
         case Postponed(at):
             uncounted = attempt._replace(due=at, running=False, attempt=attempt.attempt - 1)
             _go_on(kv, number, serial, stored.lane, attempt, uncounted)

@@ -98,7 +98,7 @@ class Attempt(NamedTuple):
     """How a delivery goes.
 
     `taken` is when the last attempt began, `running` whether it can be settled, `unsure` whether one before it never
-    was, `take` how often it was taken.
+    was, `take` how often it was taken, `deferred` how many attempts were only deferred.
     """
 
     due: float
@@ -107,6 +107,7 @@ class Attempt(NamedTuple):
     running: bool = False
     unsure: bool = False
     take: int = 0
+    deferred: int = 0
 
 
 class StoredDeadLetter(NamedTuple):

@@ -97,7 +97,7 @@ class NewDelivery:
         lane: The lane at whose end it waits.
         body: What to deliver.
         due: When it is to be tried first.
-        attempts: How many attempts it has had elsewhere.
+        attempts: How many attempts it has had elsewhere, without those that were deferred.
         dead: How it ended, if it ended elsewhere: it goes to the dead letters at once.
         unsure: Whether one of the attempts elsewhere was never settled, see `Delivery.unsure`.
     """
@@ -219,6 +219,7 @@ class Delivery:
         unsure: Whether an attempt before this one was never settled (the process died, or its visibility ran out):
             nobody knows whether it arrived. It stays so: what becomes of a later attempt does not tell.
         take: Which taking this is, from 1: `settle` ends this one and no other.
+        deferred: How many of the attempts before this one ended as `Retry` with `deferred`.
     """
 
     delivery_id: str
@@ -228,6 +229,7 @@ class Delivery:
     attempt: int
     unsure: bool = False
     take: int = 1
+    deferred: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,9 +239,15 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try again, not before `at`."""
+    """Try again, not before `at`.
+
+    Attributes:
+        at: When.
+        deferred: Whether the destination only wanted it later: see `Delivery.deferred`.
+    """
 
     at: float
+    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,6 +253,41 @@ async def test_who_says_when_to_come_again_has_more_than_the_attempts(autojump_c
     assert chat.times() == pytest.approx(range(21), abs=0.1)
 
 
+async def test_what_was_deferred_is_not_held_against_a_delivery(autojump_clock: Clock):
+    chat = Taker(policy=PushPolicy(retry=RetryPolicy(max_attempts=4, jitter=0.0)))
+    outside, ends = Outside(chat), [takes(10.0), *[down(PushDeferred("busy", retry_after=60.0))] * 12]
+
+    async def in_turn(push: Push) -> None:
+        if push.attempt <= len(ends):
+            await ends[push.attempt - 1](push)
+
+    chat.always = in_turn
+    ends += [down(), takes(10.0)]
+    async with outside.open() as deliverer:
+        await outside.send("m")
+        await trio.sleep(5)
+        await deliverer.stop()  # cut off in its first attempt
+    async with outside.open() as deliverer:
+        await trio.sleep(12 * 60 + 5)
+        assert (chat.running, len(chat.attempts)) == (1, 15)
+        await deliverer.stop()  # and in the one after the failure
+    async with outside.open():
+        await outside.emptied()
+        assert await outside.dead() == []
+    assert chat.tell()[-1] == ("m", 16, True)
+
+
+async def test_who_is_deferred_again_and_again_comes_to_an_end(autojump_clock: Clock):
+    chat = Taker(policy=PushPolicy(retry=RetryPolicy(max_attempts=3, jitter=0.0)))
+    chat.always = down(PushDeferred("busy", retry_after=1.0))
+    outside = Outside(chat)
+    async with outside.open():
+        await outside.send("m")
+        await outside.emptied()
+        (dead,) = await outside.dead()
+    assert (dead.reason, dead.attempt, len(chat.attempts)) == ("attempts", 30, 30)
+
+
 async def test_what_is_too_old_dies_and_is_not_sent(autojump_clock: Clock):
     retry = RetryPolicy(max_age=100.0, longest=10.0, jitter=0.0)
     chat = Taker(policy=PushPolicy(retry=retry, breaker=1000, timeout=200.0))

@@ -66,6 +66,19 @@ async def test_an_attempt_that_is_postponed_does_not_count(store: Store) -> None
     assert (await take(store, 70.0)).attempt == 2
 
 
+async def test_attempts_that_were_deferred_are_told_apart(store: Store) -> None:
+    await deliver(store, "key", ("lane", b"1"))
+    for end in (Retry(1.0, deferred=True), Retry(2.0), Postponed(3.0), Retry(4.0, deferred=True)):
+        await store.settle(await take(store, 10.0), end)
+    taken = await take(store, 10.0)
+    assert (taken.attempt, taken.deferred, taken.unsure) == (4, 2, False)
+    await store.reclaim(20.0)
+    taken = await take(store, 20.0)
+    assert (taken.attempt, taken.deferred, taken.unsure) == (5, 2, True)
+    (exported,) = (await store.snapshot(await store.claim("key"))).commit.deliveries
+    assert exported.attempts == 3
+
+
 async def test_a_taking_ends_once_though_its_attempt_comes_again(store: Store) -> None:
     await deliver(store, "key", ("lane", b"1"))
     first = await take(store)
