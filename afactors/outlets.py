@@ -30,7 +30,7 @@ from afactors_channels import (
     PushRejected,
 )
 from afactors_channels.pushes import Push, Stop
-from afactors_store import Dead, Delivered, Delivery, Retry, Settlement, Store, TakeNext
+from afactors_store import Dead, Delivered, Delivery, Postponed, Retry, Settlement, Store, TakeNext
 
 from .breaker import Breaker, Pace, pause_after
 from .hooks import hooked
@@ -100,6 +100,7 @@ class Outlet:
         self._pace = Pace(self._policy.rate) if self._policy.rate is not None else None
         self.counts: Counter[str] = Counter()
         self._dead: Counter[str] = Counter()
+        self._not_before: dict[str, float] = {}  # lanes whose head died of waiting, with when their destination is back
 
     def statistics(self) -> OutletStatistics:
         """The channel's deliveries in figures, now."""
@@ -225,6 +226,9 @@ class Outlet:
             return self._died("expired", "")
         if delivery.unsure and _counted(delivery) > self._policy.retry.max_attempts:  # cut off at its last
             return self._died("attempts", "")
+        if (until := self._not_before.pop(delivery.lane, 0.0)) > self._clock():
+            self._not_before[delivery.lane] = until
+            return Postponed(min(until, parcel.expires))
         sending = False
         try:
             with trio.fail_after(self._policy.timeout):
@@ -239,8 +243,8 @@ class Outlet:
 
     def _failed(self, parcel: Parcel, delivery: Delivery, exc: Exception, sending: bool) -> Settlement:
         age = time.time() - parcel.created
-        deferred = isinstance(exc, PushDeferred) and exc.retry_after is not None
-        attempt = delivery.attempt if deferred else _counted(delivery)
+        asked = exc.retry_after if isinstance(exc, PushDeferred) else None
+        attempt = _counted(delivery) if asked is None else delivery.attempt
         verdict = self._policy.retry.after(attempt, exc, age=age, chance=self._chance())
         if not sending:
             pass  # it says nothing of the channel
@@ -250,9 +254,11 @@ class Outlet:
             logger.warning("channel %s keeps failing; its deliveries wait for %.0f s", self._name, pause)
         logger.info("delivery %s, attempt %d: %s", delivery.delivery_id, delivery.attempt, told(exc))
         if isinstance(verdict, Stop):
+            if asked is not None:  # the rest of its lane heeds it
+                self._not_before[delivery.lane] = self._clock() + min(asked, self._policy.retry.max_age)
             return self._died(verdict.reason, told(exc))
         self.counts["failed"] += 1
-        return Retry(self._clock() + verdict.seconds, deferred)
+        return Retry(self._clock() + verdict.seconds, asked is not None)
 
     def _died(self, reason: str, error: str) -> Dead:
         self._dead[reason] += 1

@@ -288,6 +288,24 @@ async def test_who_is_deferred_again_and_again_comes_to_an_end(autojump_clock: C
     assert (dead.reason, dead.attempt, len(chat.attempts)) == ("attempts", 30, 30)
 
 
+async def test_what_follows_one_that_cannot_wait_so_long_waits(autojump_clock: Clock):
+    chat = Taker(policy=PushPolicy(retry=RetryPolicy(max_age=24 * HOUR, jitter=0.0)))
+    chat.always = down(PushDeferred("come back tomorrow", retry_after=25 * HOUR))
+    outside = Outside(chat)
+    async with outside.open():
+        await outside.send(*numbered(50))
+        await outside.send("m", to=who("bob"))
+        await trio.sleep(23 * HOUR)
+        assert (len(chat.attempts), len(await outside.dead())) == (2, 2)
+        chat.always = None
+        await outside.send("late")
+        await outside.emptied()
+        assert Counter(letter.reason for letter in await outside.dead()) == {"expired": 51}
+    # No longer than anything is welcome, whatever was said.
+    assert chat.tell()[2:] == [("late", 1, False)]
+    assert chat.times()[2] == pytest.approx(24 * HOUR, abs=1)
+
+
 async def test_what_is_too_old_dies_and_is_not_sent(autojump_clock: Clock):
     retry = RetryPolicy(max_age=100.0, longest=10.0, jitter=0.0)
     chat = Taker(policy=PushPolicy(retry=retry, breaker=1000, timeout=200.0))
