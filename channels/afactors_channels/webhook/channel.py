@@ -32,7 +32,7 @@ class WebhookChannel:
     A delivery's `webhook-id` is the same on every attempt, and so is its body, if a response hook makes the same of the
     same. 2xx is success. 410 disables the endpoint: what is sent to it goes to the dead letters, until `enable` or the
     next start, which forgets it. Any other answer, also a redirect, is a failure, and so is none: it is tried again by
-    the push policy, no sooner than `Retry-After` says.
+    the push policy, no sooner than `Retry-After` says, unless it would expire before: then it is tried once more.
 
     In: what `sources` POST to ``{path}/{source}`` is verified, stored, and then answered with 202 and the run's name.
     A repeat, by its `webhook-id`, is answered as the first one was; the same id with another body is refused (422).

@@ -134,17 +134,19 @@ class Deliverer:
         answered = f"endpoint {endpoint.name!r} answered {verdict.status}"
         if verdict.wait is None:
             raise DeliveryFailed(answered)
-        raise PushDeferred(answered, retry_after=self._patience(push.attempt, verdict.wait))
+        raise PushDeferred(answered, retry_after=self._patience(push, verdict.wait))
 
-    def _patience(self, attempt: int, asked: float) -> float:
+    def _patience(self, push: Push, asked: float) -> float:
         """How long to wait, where an endpoint says how long at least.
 
         Never less than it would be otherwise: a receiver in trouble that says "in a second" every time would use up
-        all attempts within the minute. Never more than the longest wait: nobody parks a delivery for a year.
+        all attempts within the minute. No longer than until a last try before the delivery expires: who says "in a
+        year" may not mean it.
         """
         retry = self._policy.retry
-        ours = retry.after(attempt, DeliveryFailed(), age=0.0, chance=self._chance())
-        return min(max(asked, ours.seconds if isinstance(ours, Wait) else 0.0), retry.longest * (1 + retry.jitter))
+        ours = retry.after(push.attempt, DeliveryFailed(), age=0.0, chance=self._chance())
+        last = push.created + retry.max_age - self._policy.timeout - self._clock()
+        return max(min(asked, last), ours.seconds if isinstance(ours, Wait) else 0.0)
 
     async def _attempt(self, endpoint: WebhookEndpoint, message_id: str, body: bytes) -> Verdict:
         """What an endpoint says to a message. Its word counts, whatever happens to the rest of its answer."""

@@ -153,7 +153,8 @@ async def test_what_cannot_be_sent(site: Any, sending: Any):
         (1, "Tue, 14 Nov 2023 22:14:20 GMT", 59.75),
         (1, "1", 5.0),  # never less than without being asked
         (4, "1", 135.0),
-        (1, "999999999", 28_800 * 1.2),
+        (1, "86400", 86_400.0),
+        (1, "999999999", 3 * 86_400 - 60 - PUSH_POLICY.timeout),  # in time for a last try
         (30, "60", 60.0),  # the last attempt: the policy has no more to say
     ],
 )
