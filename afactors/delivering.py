@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,7 +48,7 @@ class Deliverer:
             for name, channel in channels.items()
             if channel.push is not None
         }
-        self._scope, self._over = trio.CancelScope(), trio.Event()
+        self._scope, self._over = trio.CancelScope(shield=True), trio.Event()
 
     def statistics(self) -> DeliveriesStatistics:
         """All deliveries in figures, now."""
@@ -69,22 +69,25 @@ class Deliverer:
             outlet.notice()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Send what is due, until stopped or cancelled."""
-        if found := await self._store.reclaim(time.time()):
-            logger.warning("%d deliveries were under way when the last process ended; they are sent again", found)
+        """Send what is due, until `end`. No other cancellation reaches it: deliveries are given the time of a drain."""
         try:
+            if found := await self._store.reclaim(time.time()):
+                logger.warning("%d deliveries were under way when the last process ended; they are sent again", found)
+            nobodys = set(await self._store.groups()) - self._outlets.keys()
+            task_status.started()
+            await trio.lowlevel.checkpoint_if_cancelled()  # then nobody would end it
             with self._scope:
-                async with trio.open_nursery() as outlets:
-                    for outlet in self._outlets.values():
-                        outlets.start_soon(outlet.run)
-                    for channel in set(await self._store.groups()) - self._outlets.keys():
-                        logger.warning("deliveries wait for channel %r, which is not configured", channel)
-                        outlets.start_soon(
-                            expire_stranded, self._store, channel, partial(died, channel, self._retention)
-                        )
-                    task_status.started()
+                await self._live(nobodys)
         finally:
             self._over.set()
+
+    async def _live(self, nobodys: Iterable[str]) -> None:
+        async with trio.open_nursery() as outlets:
+            for outlet in self._outlets.values():
+                outlets.start_soon(outlet.run)
+            for channel in nobodys:
+                logger.warning("deliveries wait for channel %r, which is not configured", channel)
+                outlets.start_soon(expire_stranded, self._store, channel, partial(died, channel, self._retention))
 
     @property
     def pending(self) -> int:
@@ -101,8 +104,12 @@ class Deliverer:
 
     async def stop(self) -> None:
         """Begin nothing more, and cut off what is under way: the next process sends it again, as unsure."""
-        self._scope.cancel(reason="the runtime stops")
+        self.end()
         await self._over.wait()
+
+    def end(self) -> None:
+        """The same, without waiting for it."""
+        self._scope.cancel(reason="the runtime stops")
 
     @property
     def cut_off(self) -> int:

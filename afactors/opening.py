@@ -102,23 +102,23 @@ async def _working(plan: Plan, bridge: Bridge, target: Target) -> AsyncIterator[
     life = Life(plan, bridge, target, supervisor, continuations, reception, deliverer, alarms)
     async with trio.open_nursery() as outside, trio.open_nursery() as actors:
         await outside.start(deliverer.run)
-        await actors.start(supervisor.run)
-        async with trio.open_nursery() as services:
-            services.start_soon(life.upkeep)
-            services.start_soon(life.alarms.run)
-            if plan.control and isinstance(plan.store, LmdbStore):
-                deliveries = Deliveries(plan.store, post=deliverer, collect=supervisor.collect_soon)
-                await services.start(serve_control, plan.store.path, deliveries, plan.actors)
-            try:
-                yield life
-            finally:
+        try:
+            await actors.start(supervisor.run)
+            async with trio.open_nursery() as services:
+                services.start_soon(life.upkeep)
+                services.start_soon(life.alarms.run)
+                if plan.control and isinstance(plan.store, LmdbStore):
+                    deliveries = Deliveries(plan.store, post=deliverer, collect=supervisor.collect_soon)
+                    await services.start(serve_control, plan.store.path, deliveries, plan.actors)
                 try:
+                    yield life
+                finally:
                     with trio.CancelScope(shield=True):
                         await life.drain()
-                finally:
-                    supervisor.end()
-            services.cancel_scope.cancel(reason="the runtime stops")
-        outside.cancel_scope.cancel(reason="the runtime stops")
+                services.cancel_scope.cancel(reason="the runtime stops")
+        finally:
+            supervisor.end()
+            deliverer.end()
 
 
 @asynccontextmanager

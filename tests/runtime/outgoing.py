@@ -100,8 +100,10 @@ class Outside:
             self.deliverer = Deliverer(self.store, self.channels, retention=86_400.0)
             if delivering:
                 await nursery.start(self.deliverer.run)
-            yield self.deliverer
-            nursery.cancel_scope.cancel()
+            try:
+                yield self.deliverer
+            finally:
+                self.deliverer.end()
 
     def made(self, *texts: str, to: ChannelIdentity | None = None, kind: Any = "message") -> list[NewDelivery]:
         made: list[NewDelivery] = []

@@ -488,6 +488,32 @@ async def test_the_account_at_the_end_says_how_many_of_each(autojump_clock: Cloc
     assert sum(push.unsure for push in chat.taken) == 2
 
 
+async def test_a_cancelled_block_lets_deliveries_finish(autojump_clock: Clock, town: House, chat: Taker):
+    chat.on["slow"] = takes(5.0)
+    chat.on["never"] = takes(500.0)
+    with trio.move_on_after(1):
+        async with town.open(drain_timeout=10.0):
+            for name in ("slow", "never"):
+                await town.submit("m", key=name, channel="chat", identity=who(name))
+            await trio.sleep_forever()
+    report = town.runtime._report
+    assert (report.delivered, report.cut_off, report.pending) == (1, 1, 1)
+    assert 11 <= trio.current_time() < 12
+
+
+async def test_an_opening_that_fails_leaves_nobody_sending(
+    autojump_clock: Clock, town: House, monkeypatch: pytest.MonkeyPatch
+):
+    async def broken(*_args: Any, **_more: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        raise LookupError("no")
+
+    monkeypatch.setattr("afactors.supervision.Supervisor.run", broken)
+    with trio.fail_after(60), pytest.RaisesGroup(LookupError, flatten_subgroups=True):
+        async with town.open():
+            pass
+
+
 async def test_an_erased_actor_sends_nothing_more(autojump_clock: Clock, town: House, chat: Taker):
     chat.always = down()
     async with town.open():
