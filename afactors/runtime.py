@@ -171,16 +171,24 @@ class Runtime(ActorOperations, Outreach, Scheduling):
         self._broken, self._report = None, None
         async with opened(self._plan) as life, trio.open_nursery() as tasks:
             self._life = life
-            for contribution in self._plan.channels.values():
-                if contribution.task is not None:
-                    tasks.start_soon(contribution.task)
+            tasks.start_soon(self._channels_live, over := trio.CancelScope(shield=True))
             try:
                 yield
             finally:
-                with trio.CancelScope(shield=True):
-                    await self.drain()
-                self._life = None
-            tasks.cancel_scope.cancel(reason="the runtime stops")
+                try:
+                    with trio.CancelScope(shield=True):
+                        await self.drain()
+                finally:
+                    self._life = None
+                    over.cancel(reason="the runtime stops")
+
+    async def _channels_live(self, until: trio.CancelScope) -> None:
+        """Run the channels' tasks. No other cancellation reaches them: a drain sends by what they hold."""
+        with until:
+            async with trio.open_nursery() as tasks:
+                for contribution in self._plan.channels.values():
+                    if contribution.task is not None:
+                        tasks.start_soon(contribution.task)
 
     def _break(self, reason: str) -> None:
         if self._broken is None:

@@ -501,6 +501,30 @@ async def test_a_cancelled_block_lets_deliveries_finish(autojump_clock: Clock, t
     assert 11 <= trio.current_time() < 12
 
 
+async def test_a_drain_sends_by_what_a_channels_task_holds(autojump_clock: Clock, town: House):
+    connected = False
+
+    async def connect() -> None:
+        nonlocal connected
+        connected = True
+        try:
+            await trio.sleep_forever()
+        finally:
+            connected = False
+
+    async def send(_push: Any) -> None:
+        await trio.sleep(5)
+        assert connected
+
+    town.channels[1] = chat = Taker(replies_by_push=True, task=connect)
+    chat.always = send
+    with trio.move_on_after(1):
+        async with town.open(drain_timeout=10.0):
+            await town.submit("m", channel="chat", identity=who())
+            await trio.sleep_forever()
+    assert (len(chat.taken), connected) == (1, False)
+
+
 async def test_an_opening_that_fails_leaves_nobody_sending(
     autojump_clock: Clock, town: House, monkeypatch: pytest.MonkeyPatch
 ):
