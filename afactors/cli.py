@@ -122,8 +122,22 @@ _FAILURES = (BadOption, CannotLoad, StoreError, AddressUnavailable, TargetUnusab
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
-    """Run the command line; returns the exit code: 0, 1 for a failure that was told, 2 for wrong usage."""
+    """Run the command line; returns the exit code: 0, 1 for a failure that was told, 2 for wrong usage.
+
+    Where nobody reads its output any more (`head` has enough), it ends like others do, with nothing said.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _main(given, environment)
+        finally:
+            _flush()  # here, where it can be told
+    except BrokenPipeError:
+        _write_no_more()
+        return 128 + signal.SIGPIPE
+
+
+def _main(given: list[str], environment: Mapping[str, str]) -> int:
     if not given or given[0] not in (*_OPTIONS, "-h", "--help", "--version"):
         given.insert(0, "serve")
     parsed = _parser().parse_args(given)
@@ -151,6 +165,18 @@ def _run(parsed: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if parsed.command in _DOING:
         return _DOING[parsed.command](parsed, values, input if sys.stdin.isatty() else None)
     return _serve(parsed.target, values)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # it is closed
+        sys.stdout.flush()
+
+
+def _write_no_more() -> None:
+    """What is in the buffer still is not tried once more when the process ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 class _Parser(argparse.ArgumentParser):

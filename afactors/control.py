@@ -11,8 +11,7 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from pathlib import Path
 
 import trio
@@ -145,13 +144,10 @@ def _is_ours(connection: trio.socket.SocketType) -> bool:
     return user in (_ROOT, os.getuid())
 
 
-@asynccontextmanager
-async def connected(folder: Path) -> AsyncIterator[trio.SocketStream]:
+async def connected(folder: Path) -> trio.SocketStream:
     """A connection to the server that owns a state folder.
 
     Raises:
         OSError: There is none, or it has no control socket.
     """
-    stream = await trio.open_unix_socket(os.fspath(folder / FILE))
-    async with stream:
-        yield stream
+    return await trio.open_unix_socket(os.fspath(folder / FILE))

@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from afactors_store import LmdbStore, Store, StoreLocked
 from .errands import Answer, Asked
 from .options import BadOption, Option, size
 from .portable import ActorExport, checked_key, read_actor, write_actor
-from .remote import Unanswered, remote_answers
+from .remote import Unanswered, Unreachable, remote_answers
 from .runtime import DEFAULT_STATE_DIR
 
 T = TypeVar("T")
@@ -141,7 +141,7 @@ def _by_server(path: Path, asked: Asked, owned: Owned, each: Callable[[Answer], 
         return trio.run(tell)
     except Unanswered as exc:
         raise CannotDo(str(exc)) from exc
-    except OSError as exc:
+    except Unreachable as exc:
         raise owned from exc
 
 
@@ -220,8 +220,6 @@ def run(parsed: argparse.Namespace, values: Mapping[str, Any], ask: Callable[[st
         return _run(parsed, values, ask)
     except HostError as exc:
         raise CannotDo(f"{exc.message.removesuffix('.')} ({exc.code})") from exc
-    except OSError as exc:
-        raise CannotDo(f"{parsed.file}: {exc.strerror or exc}") from exc
 
 
 def _run(parsed: argparse.Namespace, values: Mapping[str, Any], ask: Callable[[str], str] | None) -> int:
@@ -257,10 +255,21 @@ def list_actors(folder: Folder) -> int:
     return 0
 
 
+@contextmanager
+def _using(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise CannotDo(f"{file}: {exc.strerror or exc}") from exc
+
+
 def export_actor(folder: Folder, key: str, path: Path) -> int:
     """Write an actor to a file."""
     asked = Asked("actors.export", key=key, file=str(path.absolute()))
-    made = folder.do(lambda store: write_actor(store, checked_key(key), path), asked, lambda done: ActorExport(**done))
+    with _using(path):
+        made = folder.do(
+            lambda store: write_actor(store, checked_key(key), path), asked, lambda done: ActorExport(**done)
+        )
     folder.say(f"exported {shown(made.key)} to {path}: {_figures(made)}", event="exported", **_facts(made, path))
     return 0
 
@@ -268,7 +277,8 @@ def export_actor(folder: Folder, key: str, path: Path) -> int:
 def import_actor(folder: Folder, path: Path, key: str | None) -> int:
     """Make an actor of a file."""
     asked = Asked("actors.import", key=key, file=str(path.absolute()))
-    made = folder.do(lambda store: _imported(store, path, key), asked, lambda done: ActorExport(**done), make=True)
+    with _using(path):
+        made = folder.do(lambda store: _imported(store, path, key), asked, lambda done: ActorExport(**done), make=True)
     folder.say(f"imported {shown(made.key)} from {path}: {_figures(made)}", event="imported", **_facts(made, path))
     return 0
 

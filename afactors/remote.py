@@ -12,6 +12,10 @@ from .control import connected
 from .errands import Answer, Asked
 
 
+class Unreachable(Exception):
+    """No control socket answers there."""
+
+
 class Unanswered(Exception):
     """The server left before it was done: nobody knows how much of it was."""
 
@@ -20,10 +24,14 @@ async def remote_answers(folder: Path, asked: Asked) -> AsyncGenerator[Answer, N
     """Have the server that owns a state folder do something.
 
     Raises:
-        OSError: No control socket answers there.
+        Unreachable: No control socket answers there.
         Unanswered: The connection ended in the middle.
     """
-    async with connected(folder) as stream:
+    try:
+        stream = await connected(folder)
+    except OSError as exc:
+        raise Unreachable(str(exc)) from exc
+    async with stream:
         received, ended = b"", False
         try:
             await stream.send_all(asked.encode())

@@ -17,7 +17,7 @@ from afactors import control
 from afactors.control import FILE, LONGEST_PATH
 from afactors.deliveries import Deliveries
 from afactors.errands import VERSION, Asked
-from afactors.remote import Unanswered, remote_answers
+from afactors.remote import Unanswered, Unreachable, remote_answers
 from afactors_channels import BadRequest
 from afactors_store import Commit, Dead, LmdbStore, NewDelivery
 
@@ -42,7 +42,7 @@ async def serving(house: House, folder: Path, **options: Any) -> AsyncIterator[A
 
 async def say(folder: Path, data: bytes) -> list[Any]:
     """Send bytes; the answers."""
-    async with control.connected(folder) as stream:
+    async with await control.connected(folder) as stream:
         await stream.send_all(data)
         received = b"".join([one async for one in stream])
     return [json.loads(line) for line in received.splitlines()]
@@ -152,7 +152,7 @@ async def test_a_path_that_is_too_long(house: House, tmp_path: Path, caplog: pyt
 async def test_it_can_be_switched_off(house: House, folder: Path) -> None:
     async with serving(house, folder, control=False):
         assert not (folder / FILE).exists()
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(Unreachable):
             await anext(remote_answers(folder, Asked("deliveries.list")))
 
 
@@ -190,7 +190,7 @@ async def test_who_leaves_in_the_middle_is_no_trouble(house: House, folder: Path
     async with serving(house, folder) as runtime:
         await bury(runtime.store, 3000)
         for _ in range(3):
-            async with control.connected(folder) as stream:
+            async with await control.connected(folder) as stream:
                 await stream.send_all(Asked("deliveries.list").encode())
                 await stream.receive_some(10)
         assert await house.ask("hello") == "hello"

@@ -1,6 +1,8 @@
 """The command line's `deliveries`: in a state folder that nobody serves, and by the server that does."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +24,7 @@ from afactors_store import Commit, Dead, LmdbStore, NewDelivery
 NOW = 1_700_000_000.0
 ODD = "ödd \x1b[31m\u202e\n"
 HOUSE = Path(__file__).parents[2]
+ENVIRONMENT = {"PYTHONPATH": ":".join(str(HOUSE / part) for part in ("", "channels", "store"))}
 
 
 def parcel(text: str, channel: str = "chat", dead: str = "", to: str = "ada", at: float = NOW) -> NewDelivery:
@@ -116,7 +119,7 @@ def server(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
             [sys.executable, "-c", SERVER, str(folder), str(tmp_path / "got"), control],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={"PYTHONPATH": ":".join(str(HOUSE / part) for part in ("", "channels", "store"))},
+            env=ENVIRONMENT,
         )
         running.append(one)
         assert one.stdout is not None
@@ -209,6 +212,18 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it does not come"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("what", ["deliveries list", "deliveries list --json", "actors list"])
+def test_a_reader_who_has_enough_is_no_error(folder: Path, either: str, what: str) -> None:
+    """As `head` has it; without a buffer each line fails, and with one it may be the process's end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "afactors", *what.split(), "--state-dir", folder, "--map-size", "256M"]
+    environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": "1" if what.startswith("deliveries") else ""}
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 # --- where nobody serves
