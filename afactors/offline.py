@@ -99,12 +99,12 @@ class Folder:
         """Open the store, do the work, and close it.
 
         Raises:
-            CannotDo: There is none (and none is to be made).
+            CannotDo: There is none (and none is to be made), or this user may not look.
             Owned: A server has it open.
             StoreError: It cannot be used.
         """
-        if not make and not (self.path / "data.mdb").exists():
-            raise CannotDo(f"there is no state in '{self.path}'; --state-dir names the folder")
+        if not make:
+            _check_there(self.path)
         store = LmdbStore(self.path, map_size=self.map_size)
 
         try:
@@ -130,6 +130,16 @@ class Folder:
     def say(self, text: str, **facts: Any) -> None:
         """A line on stdout, in either form."""
         print(json.dumps(facts) if self.as_json else text)
+
+
+def _check_there(path: Path) -> None:
+    try:
+        if (path / "data.mdb").exists():
+            return
+    except OSError as exc:
+        told = f"cannot look into the state folder '{path}': {exc.strerror}"
+        raise CannotDo(f"{told}; give this user the rights or choose another --state-dir") from exc
+    raise CannotDo(f"there is no state in '{path}'; --state-dir names the folder")
 
 
 def _by_server(path: Path, asked: Asked, owned: Owned, each: Callable[[Answer], None] | None) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """The command line's `deliveries`: in a state folder that nobody serves, and by the server that does."""
 
+import errno
 import json
 import os
 import signal
@@ -304,6 +305,20 @@ def test_what_cannot_be_done_is_told_in_one_line(deliveries: Any, tmp_path: Path
     assert "--limit" in deliveries("list", "--limit", "many").one_line(2)
     (waiting,) = deliveries("list", "--pending", "--json").rows
     assert "(not_dead)" in deliveries("replay", waiting["id"]).one_line(1)
+
+
+def test_a_folder_into_which_nobody_can_look(deliveries: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is too long, or this user has no right to it (here root would have)."""
+    assert "File name too long; " in deliveries("list", state=folder / ("x" * 300)).one_line(1)
+
+    def stat(*_args: Any, **_more: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", stat)
+        told = deliveries("list").one_line(1)
+    assert f"'{folder}': Permission denied; " in told
+    assert "--state-dir" in told
 
 
 def test_every_option_has_a_twin_and_a_default() -> None:

@@ -1,5 +1,6 @@
 """The command line's `actors`: single actors in a state folder that nobody serves."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -154,6 +155,20 @@ def test_what_cannot_be_done_is_told_in_one_line(actors: Any, folder: Path, tmp_
     assert "(key_in_use)" in actors("import", file).one_line(1)
     file.write_bytes(file.read_bytes()[:-1])
     assert "(export_damaged)" in actors("import", file).one_line(1)
+
+
+def test_a_folder_into_which_nobody_can_look(actors: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is too long, or this user has no right to it (here root would have)."""
+    assert "File name too long; " in actors("list", state=folder / ("x" * 300)).one_line(1)
+
+    def stat(*_args: Any, **_more: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", stat)
+        told = actors("list").one_line(1)
+    assert f"'{folder}': Permission denied; " in told
+    assert "--state-dir" in told
 
 
 def test_to_erase_wants_somebody_who_is_sure(actors: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
