@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, TypeVar
 
 import trio
 
@@ -26,6 +27,7 @@ from .runtime import DEFAULT_STATE_DIR
 T = TypeVar("T")
 
 _PAGE = 1000
+_IN_MEMORY = 1024 * 1024  # bytes of what will be printed
 
 ACTORS_OPTIONS = (
     Option("state-dir", "folder that holds all state", DEFAULT_STATE_DIR, metavar="FOLDER"),
@@ -172,6 +174,20 @@ async def told(answers: AsyncIterator[Answer], each: Callable[[Answer], None] | 
     return done
 
 
+@contextmanager
+def lines() -> Iterator[IO[str]]:
+    """What is written here is printed at the end, if it comes to that, however much it is.
+
+    A reader who takes his time, as a pager does, keeps nobody waiting then: neither the server, nor whoever wants the
+    folder.
+    """
+    with SpooledTemporaryFile(_IN_MEMORY, "w+", encoding="utf-8", errors="surrogatepass") as spool:
+        yield spool
+        spool.seek(0)
+        for one in spool:
+            print(one, end="")
+
+
 def add_to(commands: Any) -> None:
     """Teach the command line `actors` and what it does."""
     verbs = {
@@ -250,9 +266,14 @@ def shown(key: str) -> str:
 
 def list_actors(folder: Folder) -> int:
     """Print the keys that have state, a line each."""
+    with lines() as out:
+        _list(folder, out)
+    return 0
 
+
+def _list(folder: Folder, out: IO[str]) -> None:
     def say(answer: Answer) -> None:
-        folder.say(shown(answer["key"]), key=answer["key"])
+        print(json.dumps({"key": answer["key"]}) if folder.as_json else shown(answer["key"]), file=out)
 
     async def each(store: Store) -> None:
         after = None
@@ -262,7 +283,6 @@ def list_actors(folder: Folder) -> int:
                 say({"key": key})
 
     folder.do(each, Asked("actors.list"), lambda _done: None, each=say)
-    return 0
 
 
 @contextmanager

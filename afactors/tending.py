@@ -9,14 +9,14 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from afactors_channels import HostError
 from afactors_store import Store
 
 from .deliveries import Deliveries
 from .errands import Answer, Asked, Errand, answers, failure
-from .offline import ACTORS_OPTIONS, Folder, taught, told
+from .offline import ACTORS_OPTIONS, Folder, lines, taught, told
 from .options import BadOption
 from .tables import details, table
 
@@ -91,10 +91,18 @@ def run(parsed: argparse.Namespace, values: Mapping[str, Any], ask: Callable[[st
         return 1
     folder = Folder(Path(values["state_dir"]), values["map_size"], values["json"], _INSTEAD)
     deliveries: list[Mapping[str, Any]] = []
+    with lines() as out:
+        done = _do(folder, asked, deliveries, out)
+    _conclude(asked, done, deliveries, folder)
+    return 0
+
+
+def _do(folder: Folder, asked: Asked, deliveries: list[Mapping[str, Any]], out: IO[str]) -> Mapping[str, Any]:
+    """The figures; deliveries go out in JSON, or into the list, of which a table is made."""
 
     def each(answer: Answer) -> None:
         if folder.as_json:
-            print(json.dumps(answer["delivery"]))
+            print(json.dumps(answer["delivery"]), file=out)
         else:
             deliveries.append(answer["delivery"])
 
@@ -102,9 +110,7 @@ def run(parsed: argparse.Namespace, values: Mapping[str, Any], ask: Callable[[st
         async with aclosing(_caught(asked, Deliveries(store))) as answers:
             return await told(answers, each)
 
-    done = folder.do(work, asked, lambda done: done, each=each)
-    _conclude(asked, done, deliveries, folder)
-    return 0
+    return folder.do(work, asked, lambda done: done, each=each)
 
 
 def _asked(parsed: argparse.Namespace) -> Asked:

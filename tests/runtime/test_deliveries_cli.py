@@ -16,6 +16,7 @@ import trio
 from agent_framework import AgentResponse, Message
 
 from afactors.cli import main
+from afactors.offline import Folder
 from afactors.outbox import posted
 from afactors.tables import details, moment, table
 from afactors.tending import DELIVERIES_OPTIONS
@@ -225,6 +226,23 @@ def test_a_reader_who_has_enough_is_no_error(folder: Path, either: str, what: st
     ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize("what", ["deliveries list --json", "actors list"])
+def test_a_reader_keeps_nobody_waiting(
+    folder: Path, either: str, what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is printed before the folder is closed, or the server let go: a pager may take it in the next day."""
+    do: Callable[..., Any] = Folder.do
+
+    def done(*args: Any, **more: Any) -> Any:
+        result = do(*args, **more)
+        assert capsys.readouterr().out == ""
+        return result
+
+    monkeypatch.setattr(Folder, "do", done)
+    assert main([*what.split(), "--state-dir", str(folder), "--map-size", "256M"], {}) == 0
+    assert "ada" in capsys.readouterr().out
 
 
 # --- where nobody serves
