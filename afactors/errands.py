@@ -19,6 +19,7 @@ from afactors_store import Store
 
 from .deliveries import Deliveries, DeliveryFilter
 from .portable import ActorExport
+from .views import DeliveryView
 
 VERSION = 1
 _PAGE = 100
@@ -158,16 +159,24 @@ async def answers(asked: Asked, deliveries: Deliveries, actors: Actors | None = 
 
 
 async def _listed(asked: Asked, deliveries: Deliveries) -> AsyncGenerator[Answer, None]:
-    listed, after = 0, None
-    while asked.limit is None or listed < asked.limit:
-        limit = _PAGE if asked.limit is None else min(_PAGE, asked.limit - listed)
-        page = await deliveries.list(state=asked.state, limit=limit, after=after, **asked.which)
-        for one in page.deliveries:
+    listed, more = 0, False
+    async with aclosing(_each(asked, deliveries)) as each:
+        async for one in each:
+            if more := listed == asked.limit:  # a cursor alone does not say whether there is anything behind it
+                break
             yield {"delivery": asdict(one)}
-        listed, after = listed + len(page.deliveries), page.after
-        if after is None:
-            break
-    yield {"done": {"listed": listed, "more": after is not None}}
+            listed += 1
+    yield {"done": {"listed": listed, "more": more}}
+
+
+async def _each(asked: Asked, deliveries: Deliveries) -> AsyncGenerator[DeliveryView, None]:
+    after: str | None = None
+    while True:
+        page = await deliveries.list(state=asked.state, limit=_PAGE, after=after, **asked.which)
+        for one in page.deliveries:
+            yield one
+        if (after := page.after) is None:
+            return
 
 
 async def _of_actors(asked: Asked, actors: Actors) -> AsyncGenerator[Answer, None]:

@@ -156,6 +156,8 @@ def _conclude(asked: Asked, done: Mapping[str, Any], deliveries: list[Mapping[st
         if what in done:
             letters = "1 dead letter" if done[what] == 1 else f"{done[what]} dead letters"
             folder.say(f"{what} {letters}", event=what, count=done[what])
+    if done.get("more"):
+        print(f"there are more than {done['listed']}; --limit has them, or a filter", file=sys.stderr)
     if folder.as_json:
         return
     now = time.time()
@@ -165,8 +167,6 @@ def _conclude(asked: Asked, done: Mapping[str, Any], deliveries: list[Mapping[st
         print(table(deliveries, now, colours=sys.stdout.isatty()))
     elif asked.do == "deliveries.list":
         print("there are none")
-    if done.get("more"):
-        print(f"there are more than {len(deliveries)}; --limit has them, or a filter", file=sys.stderr)
 
 
 def _age(text: str) -> float:

@@ -184,7 +184,11 @@ def test_list(deliveries: Any, either: str) -> None:
     assert numbers("--dead", "--older-than", "1d") == [2, 3, 4]
     assert numbers("--dead", "--older-than", "99999d") == []
     assert numbers("--key", "bob") == []
-    assert numbers("--dead", "--limit", "2") == [2, 3]
+    assert numbers("--limit", "4") == [None, 2, 3, 4]
+    assert numbers("--dead", "--reason", "rejected", "--limit", "2") == [2, 4]
+    told = deliveries("list", "--json", "--dead", "--limit", "2")
+    assert [json.loads(line)["number"] for line in told.out.splitlines()] == [2, 3]
+    assert told.err == "there are more than 2; --limit has them, or a filter\n"
 
 
 def test_show(deliveries: Any, either: str) -> None:
@@ -261,6 +265,7 @@ def test_what_people_see(deliveries: Any) -> None:
     told = deliveries("list", "--limit", "2")
     assert len(told.out.splitlines()) == 3
     assert "--limit" in told.err
+    assert deliveries("list", "--limit", "4").err == "", "that is all"
     assert deliveries("list", "--key", "bob").out == "there are none\n"
 
 
