@@ -162,7 +162,8 @@ class Deliveries:
         Raises:
             ValueError: It does not say which.
             NotFound: `delivery_not_found`: there is none of such an id. Nothing was done then.
-            Conflicting: `not_dead`: one is on its way by itself; `unknown_version`: a newer afactors wrote a letter.
+            Conflicting: `not_dead`: one is on its way by itself. Nothing was done then. `unknown_version`: a newer
+                afactors wrote a letter.
             StorageFull: There is no room.
         """
         _check_said(delivery_ids, all, which)
@@ -221,10 +222,10 @@ class Deliveries:
                     if isinstance(one, DeadLetter) and one.died <= began and _meant(shown(one), which, began):
                         yield one
             return
-        for found in await self._located(list(dict.fromkeys(delivery_ids))):
-            if not isinstance(found, DeadLetter):
-                raise Conflicting("This delivery is not dead; it is sent by itself.", field="id", code="not_dead")
-            yield found
+        found = await self._located(list(dict.fromkeys(delivery_ids)))
+        letters = list(map(_dead_one, found))  # all of them, before anything is done with the first
+        for letter in letters:
+            yield letter
 
     # -- deciding
 
@@ -283,6 +284,13 @@ def _check_said(delivery_ids: Collection[str], all_: bool, which: DeliveryFilter
     said = [bool(delivery_ids), all_ or any(value is not None for value in which.values())]
     if said.count(True) != 1:
         raise ValueError("say which: ids; or a filter, or all=True")
+
+
+def _dead_one(found: Pending | DeadLetter) -> DeadLetter:
+    if isinstance(found, DeadLetter):
+        return found
+    told = f"Delivery {found.delivery_id} is not dead, it is sent by itself; nothing was done."
+    raise Conflicting(told, field="id", code="not_dead")
 
 
 def _meant(view: DeliveryView, which: Mapping[str, Any], now: float) -> bool:

@@ -238,6 +238,8 @@ async def test_it_has_to_be_said_which(alone: MemoryStore, what: str) -> None:
     with pytest.raises(Conflicting) as caught:
         await decide(ids[1])
     assert caught.value.code == "not_dead"
+    with pytest.raises(Conflicting, match=ids[1]):
+        await decide(*ids)
     with pytest.raises(NotFound):
         await decide(ids[0], "nobody")
     assert alone.statistics().dead == 1, "nothing was done"
