@@ -11,16 +11,16 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 import trio
 
 from afactors_channels import BadRequest, Conflicting, NotFound, StorageFull
-from afactors_store import DeadLetter, Fenced, FormatTooNew, NewDelivery, Pending, Store, StoreFull
+from afactors_store import DeadLetter, Fenced, NewDelivery, Pending, Store, StoreFull
 
 from .delivering import DeliveriesStatistics
 from .outbox import LETTERS, UnknownVersion, renewed
-from .rerunning import run_again
+from .rerunning import read, run_again
 from .turn import Turn
 from .views import DeliveryView, shown
 
@@ -64,6 +64,18 @@ class DeliveryPage:
 
     deliveries: Sequence[DeliveryView]
     after: str | None
+
+
+class Replayed(NamedTuple):
+    """What became of dead letters.
+
+    Attributes:
+        done: How many were replayed.
+        left: How many letters of runs cannot be read, and so were left where they are.
+    """
+
+    done: int
+    left: int
 
 
 class Post(Protocol):
@@ -162,13 +174,17 @@ class Deliveries:
         Raises:
             ValueError: It does not say which.
             NotFound: `delivery_not_found`: there is none of such an id. Nothing was done then.
-            Conflicting: `not_dead`: one is on its way by itself. Nothing was done then. `unknown_version`: a newer
-                afactors wrote a letter.
+            Conflicting: `not_dead`: one is on its way by itself; `unknown_version`: a letter cannot be read, a newer
+                afactors may have written it. Nothing was done then. Without ids such letters are left where they are.
             StorageFull: There is no room.
         """
+        return (await self.replayed(*delivery_ids, all=all, **which)).done
+
+    async def replayed(self, *delivery_ids: str, all: bool = False, **which: Unpack[DeliveryFilter]) -> Replayed:  # noqa: A002
+        """As `replay`; it tells what could not be run again, too."""
         _check_said(delivery_ids, all, which)
-        done: int = await self._in_trio(self._replay, delivery_ids, which)
-        return done
+        replayed: Replayed = await self._in_trio(self._replay, delivery_ids, which)
+        return replayed
 
     async def purge(self, *delivery_ids: str, all: bool = False, **which: Unpack[DeliveryFilter]) -> int:  # noqa: A002
         """Remove dead letters for good. What is not dead is left alone.
@@ -213,8 +229,13 @@ class Deliveries:
             return None
         return await self._store.dead_letter(int(delivery_id))
 
-    async def _dead(self, delivery_ids: Sequence[str], which: DeliveryFilter) -> AsyncGenerator[DeadLetter, None]:
-        """Dead letters by their ids, or those that were dead when this began."""
+    async def _dead(
+        self,
+        delivery_ids: Sequence[str],
+        which: DeliveryFilter,
+        check: Callable[[DeadLetter], None] = lambda _letter: None,
+    ) -> AsyncGenerator[DeadLetter, None]:
+        """Dead letters by their ids, all of them checked before the first; or those that were dead when this began."""
         began = time.time()
         if not delivery_ids:
             async with aclosing(_each(self._store, "dead")) as each:
@@ -223,29 +244,30 @@ class Deliveries:
                         yield one
             return
         found = await self._located(list(dict.fromkeys(delivery_ids)))
-        letters = list(map(_dead_one, found))  # all of them, before anything is done with the first
+        letters = list(map(_dead_one, found))
+        for letter in letters:
+            check(letter)
         for letter in letters:
             yield letter
 
     # -- deciding
 
-    async def _replay(self, delivery_ids: Sequence[str], which: DeliveryFilter) -> int:
-        done = 0
+    async def _replay(self, delivery_ids: Sequence[str], which: DeliveryFilter) -> Replayed:
+        done = left = 0
         try:
-            async with aclosing(self._dead(delivery_ids, which)) as letters:
+            async with aclosing(self._dead(delivery_ids, which, _check_readable)) as letters:
                 async for letter in letters:
                     again = self._run_again if letter.lane == LETTERS else self._send_again
                     try:
                         done += await again(letter)
-                    except FormatTooNew as exc:
-                        if delivery_ids:
-                            raise Conflicting(f"Letter {letter.position}: {exc}", code="unknown_version") from exc
+                    except UnknownVersion as exc:
+                        left += 1
                         logger.error("dead letter %d is left where it is: %s", letter.position, exc)
         except StoreFull as exc:
-            raise StorageFull("The server has no room to replay this.") from exc
+            raise StorageFull(f"The server has room for no more; {done} were replayed.") from exc
         finally:
             logger.info("%d dead letters were replayed", done)
-        return done
+        return Replayed(done, left)
 
     async def _send_again(self, letter: DeadLetter) -> bool:
         now = time.time()
@@ -291,6 +313,15 @@ def _dead_one(found: Pending | DeadLetter) -> DeadLetter:
         return found
     told = f"Delivery {found.delivery_id} is not dead, it is sent by itself; nothing was done."
     raise Conflicting(told, field="id", code="not_dead")
+
+
+def _check_readable(letter: DeadLetter) -> None:
+    try:
+        if letter.lane == LETTERS:
+            read(letter)
+    except UnknownVersion as exc:
+        told = f"Letter {letter.position}: {exc}; nothing was done."
+        raise Conflicting(told, field="id", code="unknown_version") from exc
 
 
 def _meant(view: DeliveryView, which: Mapping[str, Any], now: float) -> bool:

@@ -200,7 +200,8 @@ async def _of_actors(asked: Asked, actors: Actors) -> AsyncGenerator[Answer, Non
 async def _decided(asked: Asked, deliveries: Deliveries) -> Mapping[str, int]:
     try:
         if asked.do == "deliveries.replay":
-            return {"replayed": await deliveries.replay(*asked.ids, all=asked.all, **asked.which)}
+            done, left = await deliveries.replayed(*asked.ids, all=asked.all, **asked.which)
+            return {"replayed": done, "left": left}
         return {"purged": await deliveries.purge(*asked.ids, all=asked.all, **asked.which)}
     except ValueError as exc:
         raise BadRequest(f"{str(exc).capitalize()}.") from exc

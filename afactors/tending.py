@@ -94,7 +94,7 @@ def run(parsed: argparse.Namespace, values: Mapping[str, Any], ask: Callable[[st
     with lines() as out:
         done = _do(folder, asked, deliveries, out)
     _conclude(asked, done, deliveries, folder)
-    return 0
+    return 1 if done.get("left") else 0
 
 
 def _do(folder: Folder, asked: Asked, deliveries: list[Mapping[str, Any]], out: IO[str]) -> Mapping[str, Any]:
@@ -156,6 +156,9 @@ def _conclude(asked: Asked, done: Mapping[str, Any], deliveries: list[Mapping[st
         if what in done:
             letters = "1 dead letter" if done[what] == 1 else f"{done[what]} dead letters"
             folder.say(f"{what} {letters}", event=what, count=done[what])
+    if left := done.get("left"):
+        told = "1 letter of a run is" if left == 1 else f"{left} letters of runs are"
+        print(f"{told} left, which this version cannot read; update afactors, or purge", file=sys.stderr)
     if done.get("more"):
         print(f"there are more than {done['listed']}; --limit has them, or a filter", file=sys.stderr)
     if folder.as_json:

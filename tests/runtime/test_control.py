@@ -80,7 +80,7 @@ async def test_what_the_server_does_is_done(house: House, folder: Path) -> None:
         shown, done = await answers(do="deliveries.show", ids=[number])
         assert (shown["delivery"], done) == (listed[0]["delivery"], {"done": {}})
         assert await answers(do="deliveries.purge", ids=[number]) == [{"done": {"purged": 1}}]
-        assert await answers(do="deliveries.replay", reason="rejected") == [{"done": {"replayed": 149}}]
+        assert await answers(do="deliveries.replay", reason="rejected") == [{"done": {"replayed": 149, "left": 0}}]
         assert await answers(do="deliveries.statistics") == [{"done": {"pending": 149, "dead": 0, "outlets": []}}]
         (error,) = await answers(do="deliveries.show", ids=["nobody"])
         assert error["error"]["code"] == "delivery_not_found"

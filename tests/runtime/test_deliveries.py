@@ -13,7 +13,9 @@ from agent_framework import AgentResponse, Content, Message
 from afactors import deliveries as module
 from afactors.deliveries import Deliveries, DeliveryPage
 from afactors.delivering import DeliveriesStatistics
+from afactors.encoding import pack
 from afactors.outbox import LETTERS, posted
+from afactors.runs import LetterBody
 from afactors_channels import (
     BadRequest,
     ChannelIdentity,
@@ -209,6 +211,20 @@ async def test_a_letter_of_the_future_stays(alone: MemoryStore) -> None:
     assert caught.value.code == "unknown_version"
     assert await Deliveries(alone).replay(all=True) == 1, "the others go"
     assert alone.statistics().dead == 1
+
+
+@pytest.mark.parametrize("asked", [[1], {"input": 7}, {}], ids=str)
+async def test_a_damaged_letter_is_in_nobodys_way(alone: MemoryStore, asked: Any) -> None:
+    body = LetterBody(pack(asked, "request"), NOW, "s", None).encode()
+    first, damaged, _ = await put(
+        alone, died(parcel()), NewDelivery(LETTERS, body, dead=Dead("attempts_exhausted", died=NOW)), died(parcel("2"))
+    )
+    with pytest.raises(Conflicting, match="nothing was done") as caught:
+        await Deliveries(alone).replay(first, damaged)
+    assert caught.value.code == "unknown_version"
+    assert alone.statistics().dead == 3
+    assert await Deliveries(alone).replayed(all=True) == (2, 1)
+    assert [one.delivery_id for one in await alone.dead_letters()] == [damaged]
 
 
 @pytest.mark.parametrize("what", ["replay", "purge"])

@@ -17,7 +17,7 @@ from agent_framework import AgentResponse, Message
 
 from afactors.cli import main
 from afactors.offline import Folder
-from afactors.outbox import posted
+from afactors.outbox import LETTERS, posted
 from afactors.tables import details, moment, table
 from afactors.tending import DELIVERIES_OPTIONS
 from afactors_channels import ChannelIdentity
@@ -342,6 +342,19 @@ def test_a_folder_into_which_nobody_can_look(deliveries: Any, folder: Path, monk
         told = deliveries("list").one_line(1)
     assert f"'{folder}': Permission denied; " in told
     assert "--state-dir" in told
+
+
+def test_what_cannot_be_run_again_is_told(folder: Path, deliveries: Any) -> None:
+    letter = NewDelivery(LETTERS, b"of the future", dead=Dead("attempts_exhausted", died=NOW))
+
+    async def put(store: LmdbStore) -> None:
+        await store.commit(await store.claim("bob"), Commit(deliveries=[letter]))
+
+    with_store(folder, put)
+    told = deliveries("replay", "--all")
+    assert (told.code, told.out) == (1, "replayed 3 dead letters\n")
+    assert told.err == "1 letter of a run is left, which this version cannot read; update afactors, or purge\n"
+    assert "(unknown_version)" in deliveries("replay", "5").one_line(1)
 
 
 def test_every_option_has_a_twin_and_a_default() -> None:
