@@ -74,7 +74,10 @@ def moment(at: float, now: float) -> str:
     """An instant, as far away as it is, and by the clock on the wall."""
     if at <= 0:
         return "now"
-    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    try:
+        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    except (OverflowError, OSError, ValueError):  # somebody meant "for ever"
+        clock = "beyond the calendar"
     away = abs(at - now)
     told = next((f"{away / size:.0f} {unit}" for size, unit in _UNITS if away >= size), f"{away:.0f} s")
     return f"{told} ago ({clock})" if at <= now else f"in {told} ({clock})"

@@ -5,6 +5,7 @@ What cannot be read (a newer afactors wrote it) is shown by what the store knows
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
@@ -35,11 +36,11 @@ class DeliveryView:
         attempts: How many attempts it has had.
         created: When it was committed; None if that cannot be read.
         due: When it is tried next, once nothing stands before it; None of what is dead, or under way.
-        expires: When nobody would welcome it any more, or None.
+        expires: When nobody would welcome it any more; None if that is never, or cannot be read.
         died: When it died, or None.
         reason: Why it died: ``rejected``, ``attempts``, ``expired``, ``unknown_version``, ``attempts_exhausted``.
         error: What the destination said last, without secrets.
-        kept_until: When the dead letter goes by itself; None of what is not dead.
+        kept_until: When the dead letter goes by itself; None if that is never, and of what is not dead.
         unsure: Whether nobody knows if an earlier attempt arrived.
         run_id: The run that caused it, or "".
         number: A dead letter's number, which means the same as its id and is short; None of what is not dead.
@@ -106,9 +107,14 @@ def _dead(stored: DeadLetter) -> DeliveryView:
         died=stored.died,
         reason=stored.reason,
         error=stored.error,
-        kept_until=stored.expires_at,
+        kept_until=_at(stored.expires_at),
         number=stored.position,
     )
+
+
+def _at(moment: float | None) -> float | None:
+    """Never is no number that JSON has."""
+    return moment if moment is not None and math.isfinite(moment) else None
 
 
 def _of_parcel(body: bytes, *, whole: bool) -> Mapping[str, Any]:
@@ -119,7 +125,7 @@ def _of_parcel(body: bytes, *, whole: bool) -> Mapping[str, Any]:
         "conversation": parcel.identity.conversation,
         "kind": parcel.kind,
         "created": parcel.created,
-        "expires": parcel.expires,
+        "expires": _at(parcel.expires),
         "run_id": parcel.run_id,
     }
     return {**known, "text": text_of(map(unpack, parcel.rows))} if whole else known

@@ -1,5 +1,6 @@
 """What is on its way and what is dead: listed, shown, replayed, purged, with a runtime and on a store alone."""
 
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from afactors import deliveries as module
 from afactors.deliveries import Deliveries, DeliveryPage
 from afactors.delivering import DeliveriesStatistics
 from afactors.encoding import pack
-from afactors.outbox import LETTERS, posted
+from afactors.outbox import LETTERS, Parcel, posted
 from afactors.runs import LetterBody
 from afactors_channels import (
     BadRequest,
@@ -96,6 +97,16 @@ async def test_a_dead_letter_tells_why(alone: MemoryStore) -> None:
     assert (one.reason, one.error, one.died, one.kept_until) == ("rejected", "403 no", NOW, NOW + DAY)
     for name in (delivery_id, str(one.number)):
         assert await Deliveries(alone).show(name) == replace(one, text="hello")
+
+
+async def test_never_is_no_moment(alone: MemoryStore) -> None:
+    """Neither a calendar nor JSON has it."""
+    forever = Dead("rejected", died=NOW, expires_at=math.inf)
+    one = parcel()
+    one = replace(one, body=replace(Parcel.decode(one.body), expires=math.inf).encode())
+    await put(alone, one, replace(one, dead=forever))
+    for view in await everything(Deliveries(alone)):
+        assert (view.expires, view.kept_until) == (None, None)
 
 
 async def test_one_that_waits_is_shown_too(alone: MemoryStore) -> None:

@@ -302,6 +302,11 @@ def test_times_are_relative_and_absolute(at: float, told: str) -> None:
     assert shown == told if at == 0 else shown.startswith(f"{told} (2001-09-0")
 
 
+@pytest.mark.parametrize("at", [1e13, 1e18, 1e30, 1e300])
+def test_an_age_beyond_the_calendar(at: float) -> None:
+    assert "in " in moment(at, NOW)
+
+
 def test_to_purge_wants_somebody_who_is_sure(deliveries: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--yes" in deliveries("purge", "--all").one_line(2)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
