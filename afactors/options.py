@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 PREFIX = "AFACTORS_"
+
+_DIGITS = len(str(sys.maxsize))
 
 
 class BadOption(Exception):
@@ -121,9 +124,11 @@ def size(text: str) -> int:
     """Bytes, or with a suffix K, M, G, T (powers of 1024)."""
     suffix = text[-1:].upper() if text[-1:].isalpha() else ""
     number = text.removesuffix(text[-1:]) if suffix in tuple("KMGT") else text
-    if not number.isdecimal() or int(number) == 0:
+    if not (number.isascii() and number.isdecimal() and number.strip("0")):
         raise ValueError(f"{text!r} is not a size such as 512M or 64G")
-    return int(number) << 10 * " KMGT".index(suffix or " ")
+    if len(number) > _DIGITS or (value := int(number) << 10 * " KMGT".index(suffix or " ")) > sys.maxsize:
+        raise ValueError(f"{text[:40]!r} is more than a machine has addresses for")
+    return value
 
 
 def boolean(text: str) -> bool:

@@ -1,6 +1,7 @@
 """Options of the command line and their environment twins."""
 
 import argparse
+import sys
 from typing import Any
 
 import pytest
@@ -167,12 +168,20 @@ def test_sizes(number: int, suffix: str):
         "64GB",
         " 1M",
         "1 M",
+        "٠",
         "",
     ],
 )
 def test_what_is_no_size(text: str):
     with pytest.raises(ValueError, match="is not a size"):
         size(text)
+
+
+@pytest.mark.parametrize("text", ["99999999999T", "8388608T", str(sys.maxsize + 1), "9" * 5000])
+def test_a_size_beyond_all_addresses(text: str):
+    with pytest.raises(ValueError, match="more than a machine has addresses for"):
+        size(text)
+    assert size(str(sys.maxsize)) == sys.maxsize
 
 
 @pytest.mark.parametrize("text", ["1", "true", "YES", " on "])
