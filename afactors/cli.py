@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -127,14 +128,18 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     Where nobody reads its output any more (`head` has enough), it ends like others do, with nothing said.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _prepare_streams()
     try:
         try:
             return _main(given, environment)
         finally:
-            _flush()  # here, where it can be told
+            sys.stdout.flush()  # here, where it can be told
     except BrokenPipeError:
         _write_no_more()
         return 128 + signal.SIGPIPE
+    except OSError as exc:  # where to write is full, most likely
+        _write_no_more()
+        return _complain(str(exc), 1)
 
 
 def _main(given: list[str], environment: Mapping[str, str]) -> int:
@@ -167,9 +172,13 @@ def _run(parsed: argparse.Namespace, environment: Mapping[str, str]) -> int:
     return _serve(parsed.target, values)
 
 
-def _flush() -> None:
-    if sys.stdout is not None:  # it is closed
-        sys.stdout.flush()
+def _prepare_streams() -> None:
+    """What is closed leads nowhere; what a terminal has no signs for is escaped, as it is on stderr anyway."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _write_no_more() -> None:

@@ -232,6 +232,40 @@ def test_a_reader_who_has_enough_is_no_error(folder: Path, either: str, what: st
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
 
 
+def in_a_shell(folder: Path, what: str, **environment: str) -> tuple[int, str, str]:
+    """Exit code and output of a command line as a shell runs it."""
+    line = what.replace("afactors", f"exec {sys.executable} -m afactors", 1)
+    environment = {**ENVIRONMENT, "AFACTORS_STATE_DIR": str(folder), "AFACTORS_MAP_SIZE": "256M", **environment}
+    ended = subprocess.run(["/bin/sh", "-c", line], capture_output=True, env=environment, check=False, text=True)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="it takes a disk that is full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_is_full_is_told_in_one_line(folder: Path, unbuffered: str) -> None:
+    told = in_a_shell(folder, "afactors deliveries list --json > /dev/full", PYTHONUNBUFFERED=unbuffered)
+    assert told == (1, "", "afactors: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("deliveries list <&- >&-", (0, "", "")),
+        ("actors list 2>&- >&-", (0, "", "")),
+        ("actors erase ada <&-", (2, "", "afactors: erasing cannot be undone; say --yes\n")),
+        ("deliveries show 77 2>&-", (1, "", "")),
+    ],
+)
+def test_a_stream_that_is_closed_leads_nowhere(folder: Path, what: str, told: tuple[int, str, str]) -> None:
+    assert in_a_shell(folder, f"afactors {what}") == told
+
+
+def test_what_the_terminal_has_no_signs_for_is_escaped(folder: Path) -> None:
+    code, out, err = in_a_shell(folder, "afactors deliveries list", PYTHONIOENCODING="ascii")
+    assert (code, err) == (0, "")
+    assert r"\xf6dd \x1b" in out
+
+
 @pytest.mark.parametrize("what", ["deliveries list --json", "actors list"])
 def test_a_reader_keeps_nobody_waiting(
     folder: Path, either: str, what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
