@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -168,8 +169,18 @@ def _run(parsed: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if parsed.command == "chat":
         return _chat(values)
     if parsed.command in _DOING:
-        return _DOING[parsed.command](parsed, values, input if sys.stdin.isatty() else None)
+        return _DOING[parsed.command](parsed, values, _ask if sys.stdin.isatty() else None)
     return _serve(parsed.target, values)
+
+
+def _ask(text: str) -> str:
+    """Whoever sits there, on stderr, since the output may go elsewhere; who ends the input has nothing to say."""
+    try:
+        with redirect_stdout(sys.stderr):
+            return input(text)
+    except EOFError:
+        print(file=sys.stderr)
+        return ""
 
 
 def _prepare_streams() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -167,7 +168,7 @@ def _conclude(asked: Asked, done: Mapping[str, Any], deliveries: list[Mapping[st
     if asked.do == "deliveries.show":
         print(details(deliveries[0], now))
     elif deliveries:
-        print(table(deliveries, now, colours=sys.stdout.isatty()))
+        print(table(deliveries, now, colours=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
     elif asked.do == "deliveries.list":
         print("there are none")
 

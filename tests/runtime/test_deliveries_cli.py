@@ -1,6 +1,7 @@
 """The command line's `deliveries`: in a state folder that nobody serves, and by the server that does."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -303,6 +304,15 @@ def test_what_people_see(deliveries: Any) -> None:
     assert deliveries("list", "--key", "bob").out == "there are none\n"
 
 
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
+def test_who_wants_no_colours(deliveries: Any, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert ("\x1b[31mdead" in deliveries("list").out) == (not environment)
+
+
 def test_colours_are_for_terminals() -> None:
     row = {
         "id": "x",
@@ -350,6 +360,16 @@ def test_to_purge_wants_somebody_who_is_sure(deliveries: Any, monkeypatch: pytes
         assert deliveries("purge", "--reason", "rejected").code == code
     assert [row["number"] for row in deliveries("list", "--dead", "--json").rows] == [3]
     assert asked == ["Purge all dead letters with reason rejected? It cannot be undone. [y/N] "] * 3
+
+
+def test_who_ends_the_input_is_not_sure(deliveries: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the question is no part of the output, which may go into a file."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    told = deliveries("purge", "--all")
+    assert (told.code, told.out) == (1, "")
+    assert told.err == "Purge all dead letters? It cannot be undone. [y/N] \nnothing was purged\n"
+    assert len(deliveries("list", "--dead", "--json").rows) == 3
 
 
 @pytest.mark.parametrize("what", [["replay"], ["purge", "--yes"]])
