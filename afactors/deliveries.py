@@ -31,6 +31,7 @@ T = TypeVar("T")
 _SLICE = 100
 _LOOKS = 10_000  # at deliveries, for one page
 _NUMBERS = 1 << 64
+_DIGITS = len(str(_NUMBERS))
 
 Found: TypeAlias = tuple[str, Pending | DeadLetter]
 """A cursor, and what stands before it."""
@@ -225,7 +226,8 @@ class Deliveries:
         return [found[one] for one in delivery_ids]
 
     async def _numbered(self, delivery_id: str) -> DeadLetter | None:
-        if not (delivery_id.isascii() and delivery_id.isdecimal()) or int(delivery_id) >= _NUMBERS:
+        number = delivery_id.isascii() and delivery_id.isdecimal() and len(delivery_id) <= _DIGITS
+        if not number or int(delivery_id) >= _NUMBERS:
             return None
         return await self._store.dead_letter(int(delivery_id))
 

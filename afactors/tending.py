@@ -38,6 +38,7 @@ _ERRANDS: Mapping[str, Errand] = {
 }
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _LISTED = 100
+_DIGITS = 18  # of a number that anybody could mean
 _INSTEAD = "no control socket answers there: stop that process first, or have it do this itself: Runtime.deliveries"
 
 
@@ -188,6 +189,6 @@ def _limit(text: str | None) -> int | None:
     """A number above 0; 0 is none."""
     if text is None:
         return _LISTED
-    if not (text.isascii() and text.isdecimal()):
-        raise BadOption(f"--limit: {text!r} is not a number")
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
+        raise BadOption(f"--limit: {text[:40]!r} is not a number such as 20; 0 is for all")
     return int(text) or None

@@ -115,7 +115,7 @@ async def test_one_that_waits_is_shown_too(alone: MemoryStore) -> None:
     assert (await Deliveries(alone).show(delivery_id)).text == "2"
 
 
-@pytest.mark.parametrize("name", ["", "7", "x" * 32, str(1 << 64), str((1 << 64) - 1), "٣", "-1"])
+@pytest.mark.parametrize("name", ["", "7", "x" * 32, "9" * 5000, str(1 << 64), str((1 << 64) - 1), "٣", "-1"])
 async def test_what_is_not_there_is_not_found(alone: MemoryStore, name: str) -> None:
     await put(alone, died(parcel()))
     with pytest.raises(NotFound) as caught:

@@ -384,7 +384,8 @@ def test_what_cannot_be_done_is_told_in_one_line(deliveries: Any, tmp_path: Path
     assert "no state in" in deliveries("list", state=tmp_path / "nowhere").one_line(1)
     for age in ("x", "5y", "-1d", "inf", "nan", ""):
         assert "--older-than" in deliveries("list", f"--older-than={age}").one_line(2)
-    assert "--limit" in deliveries("list", "--limit", "many").one_line(2)
+    for limit in ("many", "-1", "9" * 5000):
+        assert "--limit" in deliveries("list", f"--limit={limit}").one_line(2)
     (waiting,) = deliveries("list", "--pending", "--json").rows
     assert "(not_dead)" in deliveries("replay", waiting["id"]).one_line(1)
 
