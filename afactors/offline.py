@@ -308,6 +308,7 @@ def import_actor(folder: Folder, path: Path, key: str | None) -> int:
     """Make an actor of a file."""
     asked = Asked("actors.import", key=key, file=str(path.absolute()))
     with _using(path):
+        path.stat()  # before a folder is made for nothing
         made = folder.do(lambda store: _imported(store, path, key), asked, lambda done: ActorExport(**done), make=True)
     folder.say(f"imported {shown(made.key)} from {path}: {_figures(made)}", event="imported", **_facts(made, path))
     return 0

@@ -13,13 +13,15 @@ written. The digest keeps accidents out, not forgers: a file is as trustworthy a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
+import stat
 import struct
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -101,8 +103,9 @@ async def write_actor(store: Store, key: str, path: Path) -> ActorExport:
     Raises:
         NotFound: The key has no state.
         Overloaded: Others kept writing to it.
-        OSError: The file cannot be written.
+        OSError: The file cannot be written, or something that is no file has its name.
     """
+    await trio.to_thread.run_sync(_check_replaceable, path)
     unfinished = path.with_name(f".afactors-{secrets.token_hex(8)}.partial")
     try:
         for _ in range(_TRIES):
@@ -183,6 +186,13 @@ class _Out:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _check_replaceable(path: Path) -> None:
+    """Neither a device nor a link goes for a file."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EEXIST, "something that is no regular file has this name", str(path))
 
 
 def _private(path: str, flags: int) -> int:
@@ -294,6 +304,8 @@ class _In:
     """A file that is read, more than once."""
 
     def __init__(self, path: Path) -> None:
+        if not stat.S_ISREG(path.stat().st_mode):  # at a pipe one might wait for ever
+            raise OSError(errno.EINVAL, "this is no regular file", str(path))
         self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 - `close` closes it
         self.size = 0
         self.key = ""

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -149,7 +150,15 @@ def test_what_cannot_be_done_is_told_in_one_line(actors: Any, folder: Path, tmp_
     assert actors("export", "ada", tmp_path / "no" / "file").one_line(1) == (
         f"{tmp_path / 'no' / 'file'}: No such file or directory\n"
     )
-    assert "No such file" in actors("import", file).one_line(1)
+    assert "No such file" in actors("import", file, state=tmp_path / "nowhere").one_line(1)
+    assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "link").symlink_to(file)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("", "/", "pipe", "link"):
+        told = actors("export", "ada", tmp_path / name if name else "").one_line(1)
+        assert "something that is no regular file has this name" in told
+    for name in ("", "/", "pipe"):
+        assert "this is no regular file" in actors("import", tmp_path / name if name else "").one_line(1)
     assert 'no actor "nobody"' in actors("erase", "nobody", "--yes").one_line(1)
     actors("export", "ada", file)
     assert "(key_in_use)" in actors("import", file).one_line(1)
