@@ -137,9 +137,10 @@ async def vouched(store: Store, key: str, request: ChannelRequest, named: Respon
     target = request.response_target
     if target.kind != "identities":
         return request
-    if target is not named:
-        return request.replace(response_target=replace(target, to=[replace(one, verified=True) for one in target.to]))
+    # Whom the request named itself stays a claim, whatever copies of it the hook made.
+    claimed = {(one.channel, one.native_id) for one in named.to}
+    to = [one if (one.channel, one.native_id) in claimed else replace(one, verified=True) for one in target.to]
     own = (await identities_of(store, key)).with_(request.identity, 0.0)
-    if any(not one.verified and own.known(one) is None for one in target.to):
+    if any(not one.verified and own.known(one) is None for one in to):
         raise NotAllowed("This is no identity of yours.", field="response_target", code="not_your_identity", status=403)
-    return request
+    return request.replace(response_target=replace(target, to=to))

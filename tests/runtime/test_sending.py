@@ -1,5 +1,7 @@
 """What a turn sends, and to whom: a runtime over a fake target, channels that take deliveries, and virtual time."""
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -262,12 +264,39 @@ async def test_the_operators_code_may_name_anybody(autojump_clock: Clock, house:
     ]
 
 
-async def test_a_hook_that_leaves_the_target_vouches_for_nothing(autojump_clock: Clock, house: House, chat: Taker):
-    house.channel("test", run_hook=lambda request, **_: request.replace(metadata={"seen": "yes"}))
+def retarget(request: Any, **changes: Any) -> Any:
+    return request.replace(response_target=replace(request.response_target, **changes))
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda request, **_: request.replace(metadata={"seen": "yes"}),
+        lambda request, **_: copy.deepcopy(request),
+        lambda request, **_: retarget(request, echo_input=True),
+        lambda request, **_: retarget(request, to=[who("ops", verified=False), *request.response_target.to]),
+        lambda request, **_: retarget(request, to=[replace(request.response_target.to[0], conversation="c2")]),
+    ],
+    ids=["leaves it", "copies it", "echoes", "adds to it", "moves it"],
+)
+async def test_a_hook_does_not_vouch_for_whom_the_request_named(
+    autojump_clock: Clock, house: House, chat: Taker, hook: Any
+):
+    house.channel("test", run_hook=hook)
     house.channels.append(chat)
     async with house.open():
         with pytest.raises(NotAllowed):
             await house.ask("x", response_target=Target.identity(who("boss", verified=False)))
+    assert chat.taken == []
+
+
+async def test_a_hook_may_vouch_in_so_many_words(autojump_clock: Clock, house: House, chat: Taker):
+    house.channel("test", run_hook=lambda request, **_: retarget(request, to=[who("boss")]))
+    house.channels.append(chat)
+    async with house.open():
+        await house.ask("x", response_target=Target.identity(who("boss", verified=False)))
+        await sent(house)
+    assert [push.identity for push in chat.taken] == [who("boss")]
 
 
 # --- whom an actor knows
