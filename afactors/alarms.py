@@ -14,15 +14,15 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from afactors_channels import (
+    BadRequest,
     ChannelContribution,
     ChannelSession,
     Conflicting,
     HostError,
-    Overloaded,
+    NotAllowed,
     ResponseTarget,
-    StorageFull,
 )
-from afactors_store import Conflict, FormatTooNew, Store, StoreBroken
+from afactors_store import Conflict, Store, StoreBroken
 
 from .history import Point
 from .reception import Reception
@@ -38,7 +38,6 @@ _SLICE = 100
 _AT_ONCE = 256  # keys whose reminders are being handed over; their commits share transactions
 _LOOK_AGAIN = 30.0  # seconds: the wall clock may have been set since it was looked at
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
-_PASSING = (Overloaded, Conflicting, StorageFull, FormatTooNew)
 
 
 class Alarms:
@@ -113,11 +112,11 @@ class Alarms:
                 for reminder in await reminders_of(self._store, key, until=time.time()):
                     await self._fire(key, reminder)
             self._delays.pop(key, None)
-        except _PASSING as exc:
-            self._put_off(key, exc)
         except StoreBroken as exc:
             self._supervisor.give_up(exc)
             raise
+        except Exception as exc:  # noqa: BLE001 - the operator's policies run in it
+            self._put_off(key, exc)
         finally:
             self._missed.discard(key)
             self._ringing.discard(key)
@@ -129,7 +128,8 @@ class Alarms:
         delay = self._delays.get(key, _FIRST_DELAY)
         self._delays[key] = min(2 * delay, _LONGEST_DELAY)
         self._later[key] = trio.current_time() + delay
-        logger.warning("a reminder waits for %g s: %s", delay, why)
+        unexpected = None if isinstance(why, HostError) else why
+        logger.warning("a reminder waits for %g s: %s", delay, why, exc_info=unexpected)
         self.notice()
 
     async def _fire(self, key: str, reminder: Reminder) -> None:
@@ -142,9 +142,9 @@ class Alarms:
         try:
             turn = await self._turn(key, reminder, late)
             await (turn.acceptance() if turn.durable else turn.outcome())
-        except _PASSING:
+        except Conflicting:
             raise
-        except HostError as exc:
+        except (BadRequest, NotAllowed) as exc:  # and nothing else: what failed or was cut off is tried again
             if exc.code != GONE:
                 logger.error("reminder %s is dropped: it was refused: %s", reminder.reminder_id, exc.message)
                 await self._drop(key, reminder)

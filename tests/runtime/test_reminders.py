@@ -372,6 +372,57 @@ async def test_a_full_store_only_delays_it(autojump_clock: Clock, wall: Wall, ho
         assert house.target.started == ["call Bob"]
 
 
+async def test_a_policy_that_fails_only_delays_it(
+    autojump_clock: Clock, wall: Wall, house: Any, caplog: pytest.LogCaptureFixture
+):
+    down: list[bool] = []
+
+    def policy(_request: Any) -> Any:
+        if down:
+            raise ConnectionError("the directory is down")
+        return "allowed"
+
+    async with house.open(authorize=policy) as runtime:
+        await runtime.schedule("ada", minutes(1), "call Bob")
+        down.append(True)
+        await trio.sleep(120)
+        down.clear()
+        await trio.sleep(60)
+        assert house.target.started == ["call Bob"]
+    assert "the directory is down" in caplog.text
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_a_stop_does_not_lose_a_message_that_waits(autojump_clock: Clock, wall: Wall, house: Any, durable: bool):
+    taken = pushing(house)
+    gate = house.target.hold("slow")
+    async with house.open(drain_timeout=5) as runtime:
+        await house.ask("a", channel="chat", identity=ADA)
+        await runtime.schedule("ada", minutes(1), "Call Bob!", as_turn=False)
+        await (house.submit if durable else house.post)("slow")
+        await trio.sleep(90)
+    gate.set()
+    async with house.open() as runtime:
+        await trio.sleep(1)
+        assert taken == ["message ada: Call Bob!"]
+        assert await runtime.list_reminders("ada") == []
+
+
+async def test_a_message_is_not_called_off_with_the_turn_that_it_waits_for(
+    autojump_clock: Clock, wall: Wall, house: Any
+):
+    taken = pushing(house)
+    house.target.hold("slow")
+    async with house.open() as runtime:
+        await house.ask("a", channel="chat", identity=ADA)
+        await runtime.schedule("ada", minutes(1), "Call Bob!", as_turn=False)
+        await house.post("slow")
+        await trio.sleep(90)
+        await runtime.cancel_running("ada")
+        await trio.sleep(2)
+        assert taken == ["message ada: Call Bob!"]
+
+
 async def test_one_that_is_refused_for_good_is_dropped(
     autojump_clock: Clock, wall: Wall, house: Any, caplog: pytest.LogCaptureFixture
 ):
