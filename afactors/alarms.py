@@ -140,14 +140,22 @@ class Alarms:
             await self._drop(key, reminder)
             return
         try:
-            turn = await self._turn(key, reminder, late)
-            await (turn.acceptance() if turn.durable else turn.outcome())
+            await self._handed_over(await self._turn(key, reminder, late))
         except Conflicting:
             raise
         except (BadRequest, NotAllowed) as exc:  # and nothing else: what failed or was cut off is tried again
             if exc.code != GONE:
                 logger.error("reminder %s is dropped: it was refused: %s", reminder.reminder_id, exc.message)
                 await self._drop(key, reminder)
+
+    async def _handed_over(self, turn: Turn) -> None:
+        if turn.durable:
+            await turn.acceptance()
+        else:
+            self._places.release()  # it waits for its session, which may be busy for long
+            await turn.end()
+            await self._places.acquire()
+            await turn.outcome()
 
     async def _turn(self, key: str, reminder: Reminder, late: float) -> Turn:
         session = reminder.session_id or await current_session(self._store, key)

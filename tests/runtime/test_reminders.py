@@ -270,6 +270,23 @@ async def test_many_that_are_due_at_start_hold_nobody_up(autojump_clock: Clock, 
         assert await house.store.next_timer() is None
 
 
+async def test_messages_that_wait_for_their_sessions_hold_nobody_up(
+    autojump_clock: Clock, wall: Wall, house: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("afactors.alarms._AT_ONCE", 2)
+    house.target.hold("long")
+    async with house.open() as runtime:
+        for key in ("ada", "bob"):
+            await house.post("long", key=key)
+            await runtime.schedule(key, minutes(1), "psst", as_turn=False)
+        await runtime.schedule("eve", minutes(2), "call Bob")
+        await trio.sleep(130)
+        assert house.target.started == ["long", "long", "call Bob"]
+        house.target.hold("long").set()
+        await trio.sleep(1)
+        assert await history(house) == ["long", "long", "psst"]
+
+
 async def test_nothing_is_begun_while_the_runtime_stops(autojump_clock: Clock, wall: Wall, house: Any):
     gate = house.target.hold("slow")
     async with house.open() as runtime:
