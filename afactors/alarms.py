@@ -22,7 +22,7 @@ from afactors_channels import (
     NotAllowed,
     ResponseTarget,
 )
-from afactors_store import Conflict, Store, StoreBroken
+from afactors_store import Conflict, FormatTooNew, Store, StoreBroken
 
 from .history import Point
 from .reception import Reception
@@ -58,6 +58,7 @@ class Alarms:
         self._places = trio.Semaphore(_AT_ONCE)
         self._ringing: set[str] = set()
         self._missed: set[str] = set()  # of these, those for which more was due meanwhile
+        self._unreadable: set[str] = set()  # names that the log has
         self._delays: dict[str, float] = {}  # of keys that could not take theirs
         self._later: dict[str, float] = {}  # key → not before, by trio's clock
 
@@ -109,7 +110,7 @@ class Alarms:
             self._missed.add(key)
             while key in self._missed:
                 self._missed.discard(key)
-                for reminder in await reminders_of(self._store, key, until=time.time()):
+                for reminder in await reminders_of(self._store, key, until=time.time(), told=self._unreadable):
                     await self._fire(key, reminder)
             self._delays.pop(key, None)
         except StoreBroken as exc:
@@ -193,11 +194,30 @@ async def settle(supervisor: Supervisor, key: str, name: str) -> bool:
     return True
 
 
-async def reminders_of(store: Store, key: str, *, until: float = math.inf) -> Sequence[Reminder]:
-    """A key's reminders that are due by then, the earliest first."""
+async def reminders_of(
+    store: Store, key: str, *, until: float = math.inf, told: set[str] | None = None
+) -> Sequence[Reminder]:
+    """A key's reminders that are due by then, the earliest first; without those of a newer afactors.
+
+    Args:
+        store: Where they are.
+        key: Whose.
+        until: The last instant that counts.
+        told: Names of those of which the log has been told that they cannot be read.
+    """
     claim, names, after = await store.claim(key), list[str](), ""
     while page := await store.list_documents(claim, PREFIX, after, _SLICE):
         names, after = [*names, *page], page[-1]
-    documents = await store.read(claim, names)
-    found = [Reminder.decode(name, document) for name, document in documents.items()]
+    documents, told = await store.read(claim, names), set() if told is None else told
+    found = [one for name, document in documents.items() if (one := _readable(name, document, told)) is not None]
     return sorted((one for one in found if one.due <= until), key=lambda one: (one.due, one.reminder_id))
+
+
+def _readable(name: str, document: bytes, told: set[str]) -> Reminder | None:
+    try:
+        return Reminder.decode(name, document)
+    except FormatTooNew as exc:
+        if name not in told:
+            told.add(name)
+            logger.error("reminder %s is left to a newer afactors: %s", name.removeprefix(PREFIX), exc)
+        return None

@@ -15,6 +15,7 @@ from trio.abc import Clock
 from trio.testing import wait_all_tasks_blocked
 
 from afactors import CurrentTurn, Reminder, Runtime, get_current_turn
+from afactors.encoding import pack
 from afactors.reminders import due_at
 from afactors_channels import (
     BadRequest,
@@ -26,7 +27,7 @@ from afactors_channels import (
     ResponseTarget,
     StorageFull,
 )
-from afactors_store import FormatTooNew, StoreBroken, StoreFull
+from afactors_store import Commit, FormatTooNew, StoreBroken, StoreFull
 
 START = 1_800_000_000.0
 ADA = ChannelIdentity("chat", "ada", verified=True)
@@ -499,10 +500,24 @@ async def test_too_many(autojump_clock: Clock, wall: Wall, house: Any):
 
 
 def test_a_newer_format_is_not_misread():
-    from afactors.encoding import pack
-
     with pytest.raises(FormatTooNew):
         Reminder.decode("timer/x", pack({"v": 99}, "reminder"))
+
+
+async def test_one_of_a_newer_format_is_left_alone_and_stops_no_other(
+    autojump_clock: Clock, wall: Wall, house: Any, caplog: pytest.LogCaptureFixture
+):
+    newer = pack({"v": 99}, "reminder")
+    async with house.open() as runtime:
+        await runtime.schedule("ada", minutes(2), "call Bob")
+        claim = await house.store.claim("ada")
+        await house.store.commit(claim, Commit(put={"timer/x": newer}, timers={"timer/x": START + 60}))
+        assert [one.text for one in await runtime.list_reminders("ada")] == ["call Bob"]
+        caplog.clear()
+        await trio.sleep(3_600)
+        assert house.target.started == ["call Bob"]
+        assert await house.store.read(claim, ["timer/x"]) == {"timer/x": newer}
+    assert caplog.text.count("reminder x is left to a newer afactors") == 1
 
 
 # --- listed and cancelled
