@@ -230,7 +230,7 @@ class Performer:
         live = session.live if session is not None else None
         at = turn.completed_at = time.time()
         turn.said = outcome.response if shown.result is outcome.result else said_by(shown.result)
-        wanted, news = await self._sender.aim(self.claim, turn.request, at)
+        wanted = await self._sender.aim(self.claim, turn.request, at)
         marked(outcome.response, wanted)
         try:
             changes = None
@@ -238,8 +238,9 @@ class Performer:
                 changes = await self._kept(turn, live, partial(self._changes, turn, live, outcome.questions, at), at)
             if turn.journal is not None:
                 await turn.journal.flushed()
-            sent = self._sender.sent(turn, wanted, news, outcome.response, at)
             await trio.lowlevel.checkpoint_if_cancelled()
+            news = self._sender.news(self.claim)
+            sent = self._sender.sent(turn, wanted, news, outcome.response, at)
             commit = commits.completed(
                 turn,
                 self._around.limits,
@@ -369,7 +370,7 @@ class Performer:
         assert isinstance(proactive, Proactive)  # noqa: S101 - the caller has looked
         message = Message.from_dict(dict(proactive.message))
         said: AgentResponse[Any] = AgentResponse(messages=[message])
-        wanted, _ = await self._sender.aim(self.claim, turn.request, at)
+        wanted = await self._sender.aim(self.claim, turn.request, at)
         if not wanted.destinations and turn.timer is None:
             raise no_destination()
         marked(said, wanted)

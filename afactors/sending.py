@@ -50,31 +50,34 @@ class Sender:
         self._store = store
         self._channels = channels
         self._claim: Claim | None = None
-        self._known = Identities()
-        self._unwritten = False
+        self._known = self._written = Identities()
+
+    def news(self, claim: Claim) -> Identities | None:
+        """Whom the actor knows, if something new is in that: for the commit that is handed over before the next await.
+
+        Turns of other sessions learn, too. What one of them had read earlier would undo what another has written.
+        """
+        return self._known if self._claim is claim and self._known is not self._written else None
 
     def learnt(self, news: Identities | None) -> None:
         """What was new is durable."""
-        if news is self._known:
-            self._unwritten = False
+        self._written = news or self._written
 
-    async def aim(self, claim: Claim, request: ChannelRequest, at: float) -> tuple[Aim, Identities | None]:
-        """Where a reply goes; and whom the actor knows, if something new is in that."""
+    async def aim(self, claim: Claim, request: ChannelRequest, at: float) -> Aim:
+        """Where a reply goes."""
         identity, target = request.identity, request.response_target
         seen = identity if identity is not None and identity.verified else None
         if seen is None and target.kind in ("originating", "none"):
-            return aim(request, Identities(), self._channels, at), None
-        before = await self.known(claim)
-        after = self._known = before.with_(seen, at)
-        self._unwritten = self._unwritten or after is not before
-        return aim(request, after, self._channels, at), after if self._unwritten else None
+            return aim(request, Identities(), self._channels, at)
+        self._known = (await self.known(claim)).with_(seen, at)
+        return aim(request, self._known, self._channels, at)
 
     async def known(self, claim: Claim) -> Identities:
         """Whom the actor knows."""
         if self._claim is not claim:  # a new one knows nothing of what was before: the key was erased, or made
             found = Identities.decode((await self._store.read(claim, [DOCUMENT])).get(DOCUMENT))
             if self._claim is not claim:  # another session's turn may have been faster
-                self._claim, self._known, self._unwritten = claim, found, False
+                self._claim, self._known, self._written = claim, found, found
         return self._known
 
     def sent(self, turn: Turn, wanted: Aim, news: Identities | None, said: AgentResponse[Any], at: float) -> Sent:

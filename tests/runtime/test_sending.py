@@ -326,6 +326,39 @@ async def test_identities_are_remembered_and_written_only_when_something_is_new(
         assert written() == 3
 
 
+async def test_what_two_sessions_learn_at_once_is_kept(autojump_clock: Clock, house: House, mail: Taker, words: Any):
+    """One of them waits for its transcript between its end and its commit, and the other one is faster."""
+    go, waiting = trio.Event(), trio.Event()
+
+    async def slow_transcript(method: str, _key: str) -> None:
+        if method == "commit" and not (house.store.commits[-1].runs or waiting.is_set()):
+            waiting.set()
+            await go.wait()
+
+    chat = Taker(transcriber=words)
+    house.channels += [chat, mail]
+    gate = house.target.hold_word("chat")
+    async with house.open(idle_timeout=20) as runtime, trio.open_nursery() as nursery:
+
+        async def follow() -> None:
+            async with runtime.subscribe("resp_a") as rows:
+                async for _ in rows:
+                    pass
+
+        house.store.before = slow_transcript
+        slow = await house.post("by chat", "s1", channel="chat", identity=CHAT, stream=True, name="resp_a")
+        nursery.start_soon(follow)
+        await trio.sleep(1)
+        gate.set()
+        await waiting.wait()
+        await house.ask("by mail", "s2", channel="mail", identity=MAIL)
+        go.set()
+        await slow.end()
+        await trio.sleep(60)
+        assert house.actors.live == 0
+        assert len(await runtime.send("ada", "psst")) == 2
+
+
 async def test_what_a_failed_turn_saw_is_written_by_the_next(autojump_clock: Clock, town: House, chat: Taker):
     async def fail(_request: Any, _session: Any) -> Any:
         raise OSError
