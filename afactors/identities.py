@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from afactors_channels import ChannelIdentity
+from afactors_store import FormatTooNew
 
 from .encoding import pack, unpack
 
@@ -81,10 +82,17 @@ class Identities:
 
     @classmethod
     def decode(cls, document: bytes | None) -> Identities:
-        """Read what `encode` wrote; nothing is known without a document."""
+        """Read what `encode` wrote; nothing is known without a document.
+
+        Raises:
+            FormatTooNew: A newer afactors wrote it.
+        """
         if document is None:
             return cls()
-        return cls([Seen(unpack_identity(one), one[-1]) for one in unpack(document)["i"]])
+        record = unpack(document)
+        if record["v"] > VERSION:
+            raise FormatTooNew(f"an actor's identities were written by a newer afactors (format {record['v']})")
+        return cls([Seen(unpack_identity(one), one[-1]) for one in record["i"]])
 
 
 def pack_identity(identity: ChannelIdentity) -> list[Any]:

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afactors.aiming import aim
+from afactors.encoding import pack
 from afactors.identities import Identities
 from afactors_channels import ChannelContribution, ChannelIdentity, ChannelRequest, ResponseTarget
+from afactors_store import FormatTooNew
 
 
 async def push(_push: Any) -> None:
@@ -153,6 +155,11 @@ def test_those_who_were_not_seen_the_longest_are_forgotten():
     for number in range(100):
         known = known.with_(who("chat", f"user-{number}"), 1000.0 + number)
     assert [one.identity.native_id for one in known.seen] == [f"user-{number}" for number in range(99, 35, -1)]
+
+
+def test_a_newer_format_is_not_misread():
+    with pytest.raises(FormatTooNew):
+        Identities.decode(pack({"v": 99}, "identities"))
 
 
 def test_without_a_document_nobody_is_known():
