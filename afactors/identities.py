@@ -16,7 +16,7 @@ from .encoding import pack, unpack
 
 VERSION = 1
 DOCUMENT = "identities"
-_COARSE = 60.0  # seconds: more often than that nobody writes down that somebody is still there
+_COARSE = 60.0  # seconds: an instant that is less later is not worth writing
 _MOST = 64  # identities of one actor; those that were not seen the longest are forgotten
 
 
@@ -35,15 +35,20 @@ class Identities:
     seen: Sequence[Seen] = field(default=())
 
     def with_(self, identity: ChannelIdentity | None, at: float) -> Identities:
-        """What is known after a message; the same object if there is nothing new."""
+        """What is known after a message of that time; the same object if a later one was seen there."""
         if identity is None or not identity.verified:
             return self
         known = next((one for one in self.seen if _place(one.identity) == _place(identity)), None)
-        first = self.seen[0] if self.seen else None
-        if known is not None and known is first and known.identity == identity and at - known.at < _COARSE:
+        if known is not None and at <= known.at:
             return self
         rest = [one for one in self.seen if one is not known]
-        return replace(self, seen=[Seen(identity, at), *rest][:_MOST])
+        return replace(self, seen=sorted([Seen(identity, at), *rest], key=lambda one: -one.at)[:_MOST])
+
+    def news_to(self, written: Identities) -> bool:
+        """Whether this is worth writing: somebody is new, has changed, came before another, or is here for longer."""
+        if [one.identity for one in self.seen] != [one.identity for one in written.seen]:
+            return True
+        return any(one.at - old.at >= _COARSE for one, old in zip(self.seen, written.seen, strict=True))
 
     def active(self, window: float | None, at: float) -> ChannelIdentity | None:
         """Where the user wrote last, if that is not too long ago."""

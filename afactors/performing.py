@@ -38,7 +38,7 @@ from .questions import Asked, check_answers
 from .remembering import Memory, joined
 from .reminders import GONE
 from .retention import Keep, opened, retained
-from .sending import Proactive, Sender, marked, no_destination
+from .sending import Proactive, Sender, marked, no_destination, written
 from .sessions import Sessions
 from .target import Desk, Live, Outcome, Target, said_by
 from .turn import Turn, ancestry, cancelled_error, state_of
@@ -89,10 +89,13 @@ class Performer:
         for interrupted in turn.interrupts:
             await interrupted.end()
         turn.interrupts = ()
+        await self._sender.heard(self.claim, turn)
+        news = self._sender.news(self.claim)
         try:
-            await self._write(commits.accepted(turn, self._around.limits))
+            await self._write(replace(commits.accepted(turn, self._around.limits), put=written(news)))
         except HostError as error:
             return error
+        self._sender.learnt(news)
         return None
 
     # -- the turn
@@ -118,6 +121,7 @@ class Performer:
     async def _whole(self, turn: Turn) -> HostedRunResult[Any]:
         if turn.edit is not None:
             return await (self._send(turn) if isinstance(turn.edit, Proactive) else self._edit(turn))
+        await self._sender.heard(self.claim, turn)
         try:
             outcome = await self._attempt(turn)
             shown = await self._shown(turn, HostedRunResult(outcome.result, self._key, turn.session_id, turn.run_id))
@@ -300,14 +304,17 @@ class Performer:
             if turn.journal is not None:
                 await turn.journal.flushed()
                 kept = turn.journal.failed(turn.failure, error.code, error.message)
+            news = self._sender.news(self.claim)
             try:
                 told = self._sender.failure(turn, error, at)
                 commit = commits.failed(turn, self._around.limits, error, at=at, kept=kept, deliveries=told)
+                commit = replace(commit, put=written(news))
             except NotStorable as exc:
                 logger.error("turn %s: its record is kept without its input: %s", turn.run_id, exc)
                 commit = commits.unstorable(turn, self._around.limits, error, at=at)
             try:
                 await self._write(commit)
+                self._sender.learnt(news if commit.put else None)
                 self._around.posted(commit.deliveries)
             except StorageFull as full:
                 turn.unrecorded = full

@@ -150,7 +150,7 @@ class Outreach:
         known = await identities_of(life.plan.store, key)
         at = time.time()
         if key == turn.key:
-            known = known.with_(turn.request.identity, at)
+            known = known.with_(turn.request.identity, turn.created)
         wanted = aim(request, known, life.plan.channels, at)
         if not wanted.destinations:
             raise no_destination()

@@ -5,6 +5,8 @@ The actor knows its user's identities; they are read when first needed, and writ
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +15,7 @@ from agent_framework import AgentResponse, Message
 
 from afactors_channels import (
     ChannelContribution,
+    ChannelIdentity,
     ChannelRequest,
     HostError,
     NotAllowed,
@@ -25,9 +28,12 @@ from afactors_store import Claim, NewDelivery, Store
 
 from .aiming import Aim, aim
 from .commits import Sent
-from .identities import DOCUMENT, Identities
+from .encoding import NotStorable, pack
+from .identities import DOCUMENT, Identities, pack_identity
 from .outbox import posted
 from .turn import Turn
+
+logger = logging.getLogger("afactors.actor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +63,24 @@ class Sender:
 
         Turns of other sessions learn, too. What one of them had read earlier would undo what another has written.
         """
-        return self._known if self._claim is claim and self._known is not self._written else None
+        return self._known if self._claim is claim and self._known.news_to(self._written) else None
 
     def learnt(self, news: Identities | None) -> None:
         """What was new is durable."""
         self._written = news or self._written
 
+    async def heard(self, claim: Claim, turn: Turn) -> None:
+        """Note who says what a turn is told, as of when it came: whatever becomes of it, there they are."""
+        for one in turn.parts:
+            identity = one.request.identity
+            if identity is not None and identity.verified and _storable(identity):
+                self._known = (await self.known(claim)).with_(identity, one.created)
+
     async def aim(self, claim: Claim, request: ChannelRequest, at: float) -> Aim:
         """Where a reply goes."""
-        identity, target = request.identity, request.response_target
-        seen = identity if identity is not None and identity.verified else None
-        if seen is None and target.kind in ("originating", "none"):
+        if request.response_target.kind in ("originating", "none"):
             return aim(request, Identities(), self._channels, at)
-        self._known = (await self.known(claim)).with_(seen, at)
-        return aim(request, self._known, self._channels, at)
+        return aim(request, await self.known(claim), self._channels, at)
 
     async def known(self, claim: Claim) -> Identities:
         """Whom the actor knows."""
@@ -82,16 +92,15 @@ class Sender:
 
     def sent(self, turn: Turn, wanted: Aim, news: Identities | None, said: AgentResponse[Any], at: float) -> Sent:
         """What the turn's commit has of this."""
-        put = {DOCUMENT: news.encode()} if news is not None else {}
         if not wanted.destinations:
-            return Sent(turn.posting, put)
+            return Sent(turn.posting, written(news))
         origin: dict[str, Any] = {"at": at, "run_id": turn.run_id, "origin": turn.request.channel}
         told: AgentResponse[Any] = AgentResponse(
             messages=[message for message in turn.messages if message.role == "user"]
         )
         echoes = posted("echo", wanted.echoed, told, self._channels, **origin)
         replies = posted("reply", wanted.destinations, said, self._channels, **origin)
-        return Sent([*turn.posting, *((turn.key, one) for one in [*echoes, *replies])], put)
+        return Sent([*turn.posting, *((turn.key, one) for one in [*echoes, *replies])], written(news))
 
     def failure(self, turn: Turn, error: HostError, at: float) -> list[NewDelivery]:
         """What whoever waits for a delivery hears of a turn that failed; of one that was called off, nothing."""
@@ -107,6 +116,20 @@ class Sender:
     def message(self, turn: Turn, wanted: Aim, said: AgentResponse[Any], at: float) -> list[NewDelivery]:
         """What a message that nobody asked for is delivered as."""
         return posted("message", wanted.destinations, said, self._channels, at=at, run_id=turn.run_id)
+
+
+def _storable(identity: ChannelIdentity) -> bool:
+    try:
+        pack(pack_identity(identity), DOCUMENT)
+    except NotStorable as exc:
+        logger.error("channel %s: an identity is not remembered: %s", identity.channel, exc)
+        return False
+    return True
+
+
+def written(news: Identities | None) -> Mapping[str, bytes]:
+    """The document of whom an actor knows, if there is something new in it."""
+    return {DOCUMENT: news.encode()} if news is not None else {}
 
 
 def marked(said: AgentResponse[Any], wanted: Aim) -> None:
@@ -143,7 +166,7 @@ async def vouched(store: Store, key: str, request: ChannelRequest, named: Respon
     # Whom the request named itself stays a claim, whatever copies of it the hook made.
     claimed = {(one.channel, one.native_id) for one in named.to}
     to = [one if (one.channel, one.native_id) in claimed else replace(one, verified=True) for one in target.to]
-    own = (await identities_of(store, key)).with_(request.identity, 0.0)
+    own = (await identities_of(store, key)).with_(request.identity, time.time())
     if any(not one.verified and own.known(one) is None for one in to):
         raise NotAllowed("This is no identity of yours.", field="response_target", code="not_your_identity", status=403)
     return request.replace(response_target=replace(target, to=to))

@@ -142,12 +142,23 @@ def test_it_knows_who_was_seen_and_where_last(steps: list[tuple[Any, float]]):
     assert {one.native_id for one in known.on("chat")} == {name for channel, name, _ in last if channel == "chat"}
 
 
-def test_what_is_not_new_is_the_same_object():
-    assert KNOWN.with_(CHAT, 930.0) is KNOWN
+def test_what_was_seen_earlier_changes_nothing():
+    assert KNOWN.with_(CHAT, 900.0) is KNOWN
     assert KNOWN.with_(None, 930.0) is KNOWN
     assert KNOWN.with_(who("chat", conversation="c1", verified=False), 930.0) is KNOWN
-    for changed in (KNOWN.with_(CHAT, 961.0), KNOWN.with_(MAIL, 901.0), KNOWN.with_(who("chat", name="A."), 901.0)):
-        assert changed is not KNOWN
+    assert KNOWN.with_(MAIL, 850.0).active(None, 1000.0) == CHAT, "a message that came before, and ended later"
+    assert KNOWN.with_(CHAT, 930.0).active(50.0, 980.0) == CHAT
+
+
+def test_what_is_worth_writing():
+    assert not KNOWN.news_to(KNOWN)
+    assert not KNOWN.with_(CHAT, 959.0).news_to(KNOWN)
+    assert not KNOWN.with_(MAIL, 850.0).news_to(KNOWN)
+    for changed in (KNOWN.with_(CHAT, 960.0), KNOWN.with_(MAIL, 901.0), KNOWN.with_(MAIL, 860.0)):
+        assert changed.news_to(KNOWN)
+    for other in (who("chat", name="A.", conversation="c1"), who("chat", "eve")):
+        assert KNOWN.with_(other, 901.0).news_to(KNOWN)
+    assert KNOWN.news_to(Identities())
 
 
 def test_those_who_were_not_seen_the_longest_are_forgotten():

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -359,20 +360,73 @@ async def test_what_two_sessions_learn_at_once_is_kept(autojump_clock: Clock, ho
         assert len(await runtime.send("ada", "psst")) == 2
 
 
-async def test_what_a_failed_turn_saw_is_written_by_the_next(autojump_clock: Clock, town: House, chat: Taker):
+async def test_whoever_had_a_failed_turn_is_known(autojump_clock: Clock, town: House, chat: Taker, mail: Taker):
     async def fail(_request: Any, _session: Any) -> Any:
         raise OSError
 
     town.target.on["boom"] = fail
     async with town.open():
+        await met(town, MAIL)
         with pytest.raises(TargetFailed):
             await town.ask("boom", channel="chat", identity=CHAT)
-        with pytest.raises(NotFound):
-            await town.runtime.send("ada", "psst")
-        await town.ask("hello", channel="chat", identity=CHAT)
-        await town.runtime.send("ada", "psst")
+    async with town.open():
+        await town.runtime.send("ada", "psst", target=Target.active)
         await sent(town)
-    assert chat.said()[-1] == "psst"
+    assert (chat.said(), mail.said()) == (["psst"], [])
+
+
+async def test_a_message_counts_as_of_when_it_came_and_not_of_its_turns_end(
+    autojump_clock: Clock, town: House, chat: Taker, mail: Taker
+):
+    gate = town.target.hold("slow")
+    async with town.open() as runtime:
+        await town.submit("slow", "s1", channel="chat", identity=CHAT)
+        await trio.sleep(100)
+        await town.ask("quick", "s2", channel="mail", identity=MAIL)
+        await runtime.send("ada", "one", target=Target.active)
+        gate.set()
+        await trio.sleep(1)
+        await runtime.send("ada", "two", target=Target.active)
+        await sent(town)
+    assert mail.said() == ["one", "two"]
+
+
+async def test_a_message_counts_before_its_turn_ends(autojump_clock: Clock, town: House, chat: Taker, mail: Taker):
+    gate = town.target.hold("slow")
+    async with town.open() as runtime:
+        await met(town, MAIL)
+        await town.submit("slow", "s1")
+        await town.submit("waits", "s1", channel="chat", identity=CHAT)
+        await runtime.send("ada", "one", target=Target.active)
+        await runtime.schedule("ada", timedelta(seconds=1), "two", as_turn=False)
+        await trio.sleep(2)
+        gate.set()
+        await sent(town)
+    assert (chat.said()[:1], mail.said()) == (["one"], [])
+    assert "two" in chat.said()
+
+
+async def test_a_window_is_exact_while_the_actor_lives(autojump_clock: Clock, town: House, chat: Taker):
+    async with town.open() as runtime:
+        await town.ask("hello", channel="chat", identity=CHAT)
+        await trio.sleep(55)
+        await town.ask("hello again", channel="chat", identity=CHAT)
+        await trio.sleep(25)
+        await runtime.send("ada", "psst", target=Target("active", window=30.0))
+        await sent(town)
+        assert chat.said()[-1] == "psst"
+        await trio.sleep(10)
+        with pytest.raises(NotFound):
+            await runtime.send("ada", "psst", target=Target("active", window=30.0))
+
+
+async def test_an_identity_that_cannot_be_stored_is_not_remembered(autojump_clock: Clock, town: House):
+    async with town.open() as runtime:
+        odd = replace(MAIL, attributes={"socket": object()})
+        assert await town.ask("hello", channel="mail", identity=odd) == "hello"
+        await town.submit("again")
+        with pytest.raises(NotFound):
+            await runtime.send("ada", "psst")
 
 
 async def test_what_was_seen_and_not_written_is_written_later(autojump_clock: Clock, town: House, chat: Taker):
