@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,7 @@ LETTERS = "letters"
 """The lane of letters that used up their attempts; there they are dead from the beginning."""
 
 _MARK = "\x1f"
+_NO_NAME = re.compile("[\0\ud800-\udfff]")  # what no name in the store may have
 
 
 class UnknownVersion(Exception):
@@ -108,9 +110,10 @@ def lane_of(identity: ChannelIdentity, channel: ChannelContribution | None = Non
     if channel is not None and channel.push_place is not None:
         place = (channel.push_place(identity), "")
     lane = _MARK.join((identity.channel, *place))
-    if len(lane.encode(errors="surrogatepass")) <= MAX_NAME_BYTES:
+    encoded = lane.encode(errors="surrogatepass")
+    if len(encoded) <= MAX_NAME_BYTES and not _NO_NAME.search(lane):
         return lane
-    digest = hashlib.sha256(lane.encode(errors="surrogatepass")).hexdigest()
+    digest = hashlib.sha256(encoded).hexdigest()
     return f"{identity.channel}{_MARK}#{digest}"
 
 
@@ -125,7 +128,7 @@ def destination_of(lane: str) -> str:
 
 
 def parts_of(lane: str) -> tuple[str, str, str]:
-    """Channel, native id and conversation of a lane; of one whose name was too long, only the first is known."""
+    """Channel, native id and conversation of a lane; of one whose name could not be stored, only the first is known."""
     channel, native_id, conversation, *_ = [*lane.split(_MARK), "", ""]
     return channel, native_id, conversation
 

@@ -210,6 +210,16 @@ async def test_each_destination_gets_its_own_copy_of_a_reply(autojump_clock: Clo
     assert mail.said() == ["x (mail False True)", "I am mail I am chat x (mail False False)"]
 
 
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800"])
+async def test_a_name_that_no_store_takes_is_replied_to(autojump_clock: Clock, town: House, chat: Taker, name: str):
+    async with town.open():
+        await town.submit("hello", channel="chat", identity=who(name))
+        await trio.sleep(1)
+        await sent(town)
+        assert town.actors.restarts == 0
+    assert chat.said(name) == ["hello"]
+
+
 # --- who may push where
 
 
