@@ -172,6 +172,18 @@ def failed(
         "input": stored_here(turn.request.input),
     }
     run = _run(turn, limits, record(turn, turn.failure, **more))
+    return replace(_over(turn, limits, run, at), deliveries=[*deliveries, *_buried(turn, limits, error, at)])
+
+
+def unstorable(turn: Turn, limits: Limits, error: HostError, *, at: float) -> Commit:
+    """As `failed`, of a turn whose request cannot be written down."""
+    told = {"error": (error.code, error.message), "reason": turn.cancel_reason}
+    bare = record(turn, turn.failure, ended=at, presentation={}, metadata={}, identity=None, **told)
+    return _over(turn, limits, _run(turn, limits, bare), at)
+
+
+def _over(turn: Turn, limits: Limits, run: RunRecord, at: float) -> Commit:
+    """A turn that has no result is over, whatever its record can say of it."""
     names = _names(turn, None)
     return Commit(
         append=_transcript(turn),
@@ -180,17 +192,9 @@ def failed(
         drop_names=_freed(turn),
         drop_logs=[*_leftover(turn), *(turn.steps.logs() if turn.steps is not None else ())],
         delete=_steps(turn),
-        deliveries=[*deliveries, *_buried(turn, limits, error, at)],
         runs=[run],
         **_settled(turn, limits, at),
     )
-
-
-def unstorable(turn: Turn, limits: Limits, error: HostError, *, at: float) -> Commit:
-    """As `failed`, of a turn whose request cannot be written down."""
-    told = {"error": (error.code, error.message), "reason": turn.cancel_reason}
-    bare = record(turn, turn.failure, ended=at, presentation={}, metadata={}, identity=None, **told)
-    return Commit(runs=[_run(turn, limits, bare)])
 
 
 def edited(session_id: str, changes: Changes | None, labels: Mapping[str, str] | None) -> Commit:

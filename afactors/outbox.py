@@ -14,7 +14,7 @@ from afactors_channels import ChannelContribution, ChannelIdentity
 from afactors_channels.pushes import PushKind
 from afactors_store import MAX_NAME_BYTES, NewDelivery
 
-from .encoding import decode_messages, encode_messages, pack, unpack
+from .encoding import NotStorable, decode_messages, encode_messages, pack, unpack
 from .identities import pack_identity, unpack_identity
 
 VERSION = 1
@@ -163,6 +163,9 @@ def posted(
         at: Now, in seconds since the epoch.
         run_id: The run that caused it.
         origin: The channel that the run's request came by.
+
+    Raises:
+        NotStorable: Something of it is not plain data, or a channel's codec failed.
     """
     rows = encode_messages(said.messages, "delivery") if to else []
     outcome = {"f": said.finish_reason, "id": said.response_id}
@@ -177,11 +180,22 @@ def posted(
             at + channel.push_policy.retry.max_age,
             run_id=run_id,
             origin=origin,
-            payload=channel.push_codec.encode(said, identity) if channel.push_codec is not None else None,
+            payload=_payload(channel, said, identity),
             outcome={name: value for name, value in outcome.items() if value},
         )
         deliveries.append(NewDelivery(lane_of(identity, channel), parcel.encode(), due=at))
     return deliveries
+
+
+def _payload(
+    channel: ChannelContribution, said: AgentResponse[Any], identity: ChannelIdentity
+) -> Mapping[str, Any] | None:
+    if channel.push_codec is None:
+        return None
+    try:
+        return channel.push_codec.encode(said, identity)
+    except Exception as exc:
+        raise NotStorable(f"the codec of channel {identity.channel} failed: {exc!r}") from exc
 
 
 _NO_CHANNEL = ChannelContribution()

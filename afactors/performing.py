@@ -304,21 +304,32 @@ class Performer:
             if turn.journal is not None:
                 await turn.journal.flushed()
                 kept = turn.journal.failed(turn.failure, error.code, error.message)
-            news = self._sender.news(self.claim)
             try:
-                told = self._sender.failure(turn, error, at)
-                commit = commits.failed(turn, self._around.limits, error, at=at, kept=kept, deliveries=told)
-                commit = replace(commit, put=written(news))
-            except NotStorable as exc:
-                logger.error("turn %s: its record is kept without its input: %s", turn.run_id, exc)
-                commit = commits.unstorable(turn, self._around.limits, error, at=at)
-            try:
-                await self._write(commit)
-                self._sender.learnt(news if commit.put else None)
-                self._around.posted(commit.deliveries)
+                await self._end(turn, error, at, kept)
             except StorageFull as full:
                 turn.unrecorded = full
                 logger.error("turn %s: the store has no room for its record (see --map-size)", turn.run_id)
+
+    async def _end(self, turn: Turn, error: HostError, at: float, kept: Any) -> None:
+        """End a turn without a result; if that cannot be written down, with less, or its letter would run for ever."""
+        limits = self._around.limits
+        for tells in (True, False):
+            try:
+                told = self._sender.failure(turn, error, at) if tells else ()
+                await self._ended(commits.failed(turn, limits, error, at=at, kept=kept, deliveries=told))
+            except StorageFull:
+                raise
+            except (NotStorable, HostError) as exc:
+                logger.error("turn %s: its failure is recorded without all of it: %s", turn.run_id, exc)
+            else:
+                return
+        await self._ended(commits.unstorable(turn, limits, error, at=at))
+
+    async def _ended(self, commit: Commit) -> None:
+        news = self._sender.news(self.claim)
+        await self._write(replace(commit, put=written(news)))
+        self._sender.learnt(news)
+        self._around.posted(commit.deliveries)
 
     async def flush(self, turn: Turn) -> None:
         """Log what is shown of a turn's transcript."""
@@ -382,13 +393,17 @@ class Performer:
             raise no_destination()
         marked(said, wanted)
         live, changes = None, None
-        if proactive.remember and turn.session_id is not None:
-            live = await self._sessions.wake(self.claim, turn)
-            with self._inside(turn, live):
-                await remembered(self._around.target, live, [message], turn.run_id)
-            changes = await self._kept(turn, live, partial(live.changes, head=None, label=turn.run_id), at)
+        try:
+            sent = self._sender.message(turn, wanted, said, at)
+            if proactive.remember and turn.session_id is not None:
+                live = await self._sessions.wake(self.claim, turn)
+                with self._inside(turn, live):
+                    await remembered(self._around.target, live, [message], turn.run_id)
+                changes = await self._kept(turn, live, partial(live.changes, head=None, label=turn.run_id), at)
+        except NotStorable as exc:
+            logger.error("a message that nobody asked for: %s", exc)
+            raise BadRequest("The message cannot be stored.", code="not_storable") from exc
         commit = replace(commits.edited(turn.session_id or "", changes, None), **commits.fired(turn))
-        sent = self._sender.message(turn, wanted, said, at)
         turn.state = "committing"
         turn.delivery_ids = (await self._write(replace(commit, deliveries=sent))).delivery_ids
         if live is not None and changes is not None:

@@ -22,7 +22,7 @@ from afactors_channels import (
     TargetFailed,
 )
 from afactors_channels.pushes import PushPolicy
-from afactors_store import StoreFull
+from afactors_store import BadKey, StoreFull
 from tests.runtime.outgoing import RETRY, Taker, down, one_clock, takes, who
 
 Clock = trio.abc.Clock
@@ -487,6 +487,66 @@ async def test_a_turn_that_is_called_off_says_nothing(autojump_clock: Clock, tow
         await town.target.began("slow").wait()
         assert (await town.runtime.cancel(token)).state == "cancelled"
         await sent(town)
+    assert chat.attempts == []
+
+
+class Codec:
+    """A channel's codec that fails, or makes what cannot be stored."""
+
+    def __init__(self, payload: Any = None) -> None:
+        self.payload = payload
+
+    def encode(self, _response: Any, _identity: Any) -> Any:
+        if self.payload is None:
+            raise KeyError("blocks")
+        return self.payload
+
+    def check(self, _payload: Any) -> None:
+        raise AssertionError("nothing is pushed")
+
+
+@pytest.mark.parametrize("payload", [None, {"at": object()}], ids=["raises", "not plain"])
+async def test_a_codec_that_fails_ends_its_own_turn_alone_and_once(
+    autojump_clock: Clock, house: House, mail: Taker, payload: Any
+):
+    house.channels += [Taker(replies_by_push=True, push_codec=Codec(payload)), mail]
+    gate = house.target.hold("slow")
+    async with house.open() as runtime:
+        other = await house.post("slow", "s2")
+        token = await house.submit("pay the bill", channel="chat", identity=CHAT)
+        run = await runtime.get_continuation(token, wait=True)
+        assert (run.state, run.error[0]) == ("failed", "session_not_storable")
+        assert house.said(await runtime.get_input(token)) == ["pay the bill"]
+        with pytest.raises(BadRequest) as refused:
+            await runtime.send("ada", "psst")
+        assert refused.value.code == "not_storable"
+        gate.set()
+        assert (await other.outcome()).result.text == "slow"
+        assert house.actors.restarts == 0
+        assert (await house.store.claim("ada")).letters == 0
+    async with house.open():
+        await trio.sleep(1)
+    assert house.target.started.count("pay the bill") == 1
+
+
+async def test_a_failure_that_cannot_be_told_is_recorded(autojump_clock: Clock, town: House, chat: Taker):
+    """Whatever the store has against what is delivered, the letter is over."""
+
+    async def fail(_request: Any, _session: Any) -> Any:
+        raise OSError
+
+    async def no_deliveries(method: str, _key: str) -> None:
+        if method == "commit" and town.store.commits[-1].deliveries:
+            raise BadKey("a lane that has no name")
+
+    town.target.on["boom"] = fail
+    town.store.before = no_deliveries
+    async with town.open() as runtime:
+        for text in ("boom", "hello"):
+            token = await town.submit(text, channel="chat", identity=CHAT)
+            assert (await runtime.get_continuation(token, wait=True)).state == "failed"
+        assert (await town.store.claim("ada")).letters == 0
+        assert town.actors.restarts == 0
     assert chat.attempts == []
 
 
