@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from afactors_channels import ChannelContribution, ChannelIdentity, ChannelRequest
@@ -67,8 +67,10 @@ def aim(request: ChannelRequest, known: Identities, channels: Mapping[str, Chann
     else:
         wanted = known.all()
     reachable = _reachable(wanted, channels, skipped)
+    if not reachable:
+        return replace(_back(request, channels, target.kind), skipped=skipped)
     echoed = [one for one in reachable if not _is_own(one, request)] if target.echo_input else []
-    return Aim(not reachable, reachable, echoed, skipped, target.kind)
+    return Aim(False, reachable, echoed, skipped, target.kind)
 
 
 def _back(request: ChannelRequest, channels: Mapping[str, ChannelContribution], wanted: str) -> Aim:

@@ -1,5 +1,6 @@
 """Whom an actor knows, and where its replies go: pure."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,6 +80,21 @@ def test_back_to_a_channel_that_replies_by_deliveries_is_a_delivery(target: Resp
     found = aimed(target, "chat", CHAT)
     assert (list(found.destinations), found.answers) == ([CHAT], False)
     assert not aimed(target, "chat", None, Identities()).destinations  # to nobody it cannot go
+
+
+@pytest.mark.parametrize(
+    ("target", "skipped"),
+    [
+        (Target.channel("hook"), [("hook", "no_identity")]),
+        (Target.identity(who("mail", "eve", verified=False)), [("mail:eve", "unknown_identity")]),
+        (Target.all_linked, []),
+    ],
+)
+def test_what_reaches_nobody_goes_back(target: ResponseTarget, skipped: list[Any]):
+    found = aimed(target, "chat", CHAT, known=Identities())
+    assert (list(found.destinations), found.answers, list(found.skipped)) == ([CHAT], False, skipped)
+    assert found.told()["target"] == target.kind
+    assert list(aimed(replace(target, echo_input=True), "chat", CHAT, known=Identities()).echoed) == []
 
 
 def test_the_active_channel_that_only_answers_is_answered():
