@@ -126,7 +126,7 @@ class Actor:
         turn.overlap = policy_of(turn, start, "enqueue" if branches else overlap)
         ahead = self._ahead(turn, start.session_id if start is not None else None)
         self._check_room(supersedes(turn, ahead))
-        interrupted = POLICIES[turn.overlap](ahead)
+        interrupted = POLICIES[turn.overlap](turn, ahead)
         if start is not None:
             self._sessions.join(turn, start)
         turn.owner, turn.quiet_since = self, trio.current_time()

@@ -2,7 +2,8 @@
 
 Some of it is settled when the message arrives: `POLICIES` look at the turns ahead of it, in order, and return those to
 cancel; or they refuse it. The rest is settled when its place in line is, just before it is accepted: what it
-`supersedes`, and which turn it `joins`. Edits of a session are in nobody's way, and nobody joins them.
+`supersedes`, and which turn it `joins`. Edits of a session are in nobody's way, and nobody joins them. A message takes
+the place of none but its own channel's: whoever sent the others counts on them, and so does who was to be reminded.
 """
 
 from __future__ import annotations
@@ -14,32 +15,33 @@ from afactors_channels import ChannelRequest, Conflicting, OverlapPolicy
 
 from .history import Point
 from .questions import answering_contents
+from .reminders import CHANNEL as REMINDER
 from .turn import Turn
 
-Policy: TypeAlias = Callable[[Sequence[Turn]], Sequence[Turn]]
+Policy: TypeAlias = Callable[[Turn, Sequence[Turn]], Sequence[Turn]]
 
 _LONGEST_QUIET = 10  # times that a turn waits for one more message, at most
 
 
-def enqueue(ahead: Sequence[Turn]) -> Sequence[Turn]:
+def enqueue(turn: Turn, ahead: Sequence[Turn]) -> Sequence[Turn]:
     """Wait in line."""
     return ()
 
 
-def reject(ahead: Sequence[Turn]) -> Sequence[Turn]:
+def reject(turn: Turn, ahead: Sequence[Turn]) -> Sequence[Turn]:
     """Nobody waits.
 
     Raises:
         Conflicting: There is a turn ahead.
     """
-    if any(turn.edit is None for turn in ahead):
+    if any(other.edit is None for other in ahead):
         raise Conflicting("This conversation is busy with another message.", field="session", code="session_busy")
     return ()
 
 
-def interrupt(ahead: Sequence[Turn]) -> Sequence[Turn]:
-    """Whatever runs is cancelled; what waits keeps its place."""
-    return [turn for turn in ahead if turn.state == "running" and turn.edit is None]
+def interrupt(turn: Turn, ahead: Sequence[Turn]) -> Sequence[Turn]:
+    """What runs is cancelled; what waits keeps its place."""
+    return [other for other in ahead if other.state == "running" and _can_be_replaced(other, turn)]
 
 
 POLICIES: Mapping[OverlapPolicy, Policy] = {
@@ -67,10 +69,14 @@ def policy_of(turn: Turn, start: Point | None, overlap: OverlapPolicy) -> Overla
 
 
 def supersedes(turn: Turn, ahead: Sequence[Turn]) -> Sequence[Turn]:
-    """Whose place a turn takes: everybody's who has not begun, also of those whose end is being written."""
+    """Whose place a turn takes: of those who have not begun, also of those whose end is being written."""
     if turn.overlap != "latest" or turn.cancel_reason is not None:
         return ()
-    return [other for other in ahead if not other.begun and other.edit is None]
+    return [other for other in ahead if not other.begun and _can_be_replaced(other, turn)]
+
+
+def _can_be_replaced(other: Turn, turn: Turn) -> bool:
+    return other.edit is None and other.request.channel == turn.request.channel != REMINDER
 
 
 def joins(turn: Turn, ahead: Sequence[Turn]) -> Turn | None:

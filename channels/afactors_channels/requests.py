@@ -16,7 +16,7 @@ OverlapPolicy: TypeAlias = Literal["enqueue", "reject", "interrupt", "latest", "
 """What becomes of a message to a session that is busy. enqueue: it waits in line; reject: it is refused as
 `Conflicting`; interrupt: the turn that runs is cancelled, and nothing of it is kept; latest: those that wait are
 cancelled, and what runs goes on; coalesce: it joins the last one that waits, if that is of its kind: one turn, whose
-input is both."""
+input is both. What came by another channel, and a reminder, is not cancelled by any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from afactors.overlap import POLICIES, enqueue, interrupt, reject
+from afactors.overlap import POLICIES, enqueue, interrupt, reject, supersedes
 from afactors.turn import Turn
 from afactors_channels import ChannelRequest, Conflicting, NotFound, OverlapPolicy, SessionEdit, TargetFailed
 from afactors_store import Commit, StoreFull
@@ -35,8 +35,8 @@ def role(message: Any) -> bool:
     return str(message["role"]) == "user" or message["role"] == {"value": "user"}
 
 
-def turn_in(state: Any) -> Turn:
-    turn = Turn(ChannelRequest("test", ()), "run", "key")
+def turn_in(state: Any, channel: str = "test") -> Turn:
+    turn = Turn(ChannelRequest(channel, ()), "run", "key")
     turn.state = state
     return turn
 
@@ -46,14 +46,26 @@ def turn_in(state: Any) -> Turn:
 
 def test_what_each_policy_does_to_what_is_ahead():
     running, committing, queued = turn_in("running"), turn_in("committing"), turn_in("queued")
+    new = turn_in("queued")
     assert set(POLICIES) == set(get_args(OverlapPolicy))
-    assert list(enqueue([running, queued])) == []
-    assert list(reject([])) == []
+    assert list(enqueue(new, [running, queued])) == []
+    assert list(reject(new, [])) == []
     for ahead in (running, committing, queued):
         with pytest.raises(Conflicting):
-            reject([ahead])
-    assert list(interrupt([running, queued])) == [running]
-    assert list(interrupt([committing, queued])) == []
+            reject(new, [ahead])
+    assert list(interrupt(new, [running, queued])) == [running]
+    assert list(interrupt(new, [committing, queued])) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "gone"),
+    [("test", "test", True), ("hook", "test", False), ("reminder", "test", False), ("reminder", "reminder", False)],
+)
+def test_whose_place_a_message_may_take(before: str, after: str, gone: bool):
+    running, queued, new = turn_in("running", before), turn_in("queued", before), turn_in("queued", after)
+    assert list(interrupt(new, [running])) == [running] * gone
+    new.overlap = "latest"
+    assert list(supersedes(new, [running, queued])) == [queued] * gone
 
 
 # --- where it is said
@@ -275,6 +287,24 @@ async def test_the_interrupted_caller_is_told(autojump_clock: Clock, house: Hous
         error = await caught(turn.outcome())
         assert isinstance(error, TargetFailed)
         assert (error.code, error.status) == ("interrupted", 409)
+
+
+@pytest.mark.parametrize("policy", ["interrupt", "latest"])
+async def test_neither_a_reminder_nor_another_channel_s_letter_loses_its_place(
+    autojump_clock: Clock, house: House, policy: Any
+):
+    """Whoever sent it was told that it is accepted, and nobody would send it again."""
+    house.channel("hook")
+    reminded = house.target.hold("call Bob")
+    async with house.open(overlap=policy) as runtime:
+        await runtime.schedule("ada", 0.0, "call Bob")
+        await house.target.began("call Bob").wait()
+        await house.submit("order 7 was paid", channel="hook")
+        await runtime.schedule("ada", 1.0, "call Eve")
+        await trio.sleep(1)
+        await house.submit("hello?")
+        reminded.set()
+        assert await house.ask("all?", overlap="enqueue") == "call Bob order 7 was paid call Eve hello? all?"
 
 
 async def test_interrupt_leaves_what_waits_its_place(autojump_clock: Clock, house: House):
