@@ -313,9 +313,9 @@ class Performer:
     async def _end(self, turn: Turn, error: HostError, at: float, kept: Any) -> None:
         """End a turn without a result; if that cannot be written down, with less, or its letter would run for ever."""
         limits = self._around.limits
-        for tells in (True, False):
+        for concerned in (await self._sender.concerned(self.claim, turn, at), ()):
             try:
-                told = self._sender.failure(turn, error, at) if tells else ()
+                told = self._sender.failure(turn, concerned, error, at)
                 await self._ended(commits.failed(turn, limits, error, at=at, kept=kept, deliveries=told))
             except StorageFull:
                 raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from .commits import Sent
 from .encoding import NotStorable, pack
 from .identities import DOCUMENT, Identities, pack_identity
 from .outbox import posted
+from .reminders import CHANNEL as REMINDER
 from .turn import Turn
 
 logger = logging.getLogger("afactors.actor")
@@ -102,16 +103,25 @@ class Sender:
         replies = posted("reply", wanted.destinations, said, self._channels, **origin)
         return Sent([*turn.posting, *((turn.key, one) for one in [*echoes, *replies])], written(news))
 
-    def failure(self, turn: Turn, error: HostError, at: float) -> list[NewDelivery]:
-        """What whoever waits for a delivery hears of a turn that failed; of one that was called off, nothing."""
-        channel, identity = self._channels.get(turn.request.channel), turn.request.identity
+    async def concerned(self, claim: Claim, turn: Turn, at: float) -> Sequence[ChannelIdentity]:
+        """Who waits for a delivery of a turn that failed; of one that was called off, nobody."""
+        request, identity = turn.request, turn.request.identity
+        if turn.failure == "cancelled" or not turn.durable or request.response_target.kind == "none":
+            return ()
+        if request.channel == REMINDER:
+            return (await self.aim(claim, request, at)).destinations
+        channel = self._channels.get(request.channel)
         if channel is None or not channel.replies_by_push or identity is None or not identity.verified:
-            return []
-        if turn.failure == "cancelled" or not turn.durable or turn.request.response_target.kind == "none":
-            return []
+            return ()
+        return [identity]
+
+    def failure(
+        self, turn: Turn, concerned: Sequence[ChannelIdentity], error: HostError, at: float
+    ) -> list[NewDelivery]:
+        """What they hear of it."""
         message = Message("assistant", [error.message], additional_properties={HOSTING: {"error": error.code}})
         said: AgentResponse[Any] = AgentResponse(messages=[message])
-        return posted("reply", [identity], said, self._channels, at=at, run_id=turn.run_id, origin=turn.request.channel)
+        return posted("reply", concerned, said, self._channels, at=at, run_id=turn.run_id, origin=turn.request.channel)
 
     def message(self, turn: Turn, wanted: Aim, said: AgentResponse[Any], at: float) -> list[NewDelivery]:
         """What a message that nobody asked for is delivered as."""

@@ -195,6 +195,25 @@ async def test_a_target_of_ones_own(autojump_clock: Clock, wall: Wall, house: An
     assert taken == []
 
 
+@pytest.mark.parametrize("to", [None, ResponseTarget.channel("other"), ResponseTarget.none])
+async def test_whoever_would_get_the_answer_hears_of_a_failure(
+    autojump_clock: Clock, wall: Wall, house: Any, to: ResponseTarget | None
+):
+    async def fail(*_: Any) -> None:
+        raise OSError("the model is down")
+
+    house.target.on["call Bob"] = fail
+    one, other = pushing(house), pushing(house, "other")
+    async with house.open() as runtime:
+        await house.ask("a", channel="other", identity=ChannelIdentity("other", "ada", verified=True))
+        await house.ask("b", channel="chat", identity=ADA)
+        await runtime.schedule("ada", minutes(1), "call Bob", target=to)
+        await trio.sleep(61)
+    told = ["reply ada: The agent failed to answer."]
+    where = to.kind if to is not None else None
+    assert (one, other) == {None: (told, []), "channels": ([], told), "none": ([], [])}[where]
+
+
 async def test_the_message_itself_instead_of_a_turn(autojump_clock: Clock, wall: Wall, house: Any):
     taken = pushing(house)
     async with house.open() as runtime:
