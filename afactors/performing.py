@@ -353,7 +353,7 @@ class Performer:
         except StoreFull as exc:
             raise StorageFull("The server has no room to store this turn.") from exc
         except Conflict as exc:
-            if not commit.fire:
+            if not commit.fire or await self._around.store.read(self.claim, commit.fire):
                 raise
             raise NotFound("This reminder was cancelled.", code=GONE) from exc
         except BadKey as exc:

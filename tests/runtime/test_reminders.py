@@ -27,7 +27,7 @@ from afactors_channels import (
     ResponseTarget,
     StorageFull,
 )
-from afactors_store import Commit, FormatTooNew, StoreBroken, StoreFull
+from afactors_store import Commit, Conflict, FormatTooNew, StoreBroken, StoreFull
 
 START = 1_800_000_000.0
 ADA = ChannelIdentity("chat", "ada", verified=True)
@@ -537,6 +537,25 @@ async def test_one_of_a_newer_format_is_left_alone_and_stops_no_other(
         assert house.target.started == ["call Bob"]
         assert await house.store.read(claim, ["timer/x"]) == {"timer/x": newer}
     assert caplog.text.count("reminder x is left to a newer afactors") == 1
+
+
+@pytest.mark.parametrize("as_turn", [True, False])
+async def test_a_conflict_about_something_else_is_not_taken_for_a_cancellation(
+    autojump_clock: Clock, wall: Wall, house: Any, caplog: pytest.LogCaptureFixture, as_turn: bool
+):
+    async def contradict(method: str, _key: str) -> None:
+        if method == "commit" and house.store.commits[-1].fire:
+            house.store.before = None
+            raise Conflict("rows for position 3 of a log that has 2")
+
+    async with house.open() as runtime:
+        await house.ask("hello")
+        await runtime.schedule("ada", minutes(1), "call Bob", as_turn=as_turn)
+        house.store.before = contradict
+        await trio.sleep(120)
+        assert (await history(house)).count("call Bob") == 1
+        assert house.actors.restarts == 1
+    assert "rows for position 3" in caplog.text
 
 
 # --- listed and cancelled
