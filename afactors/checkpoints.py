@@ -9,6 +9,7 @@ says all of it when it goes on.
 from __future__ import annotations
 
 import logging
+import pickle
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from afactors_store import Append, Commit
 
 from .encoding import NotStorable, pack, unpack
 from .history import ReadLog
-from .pickling import decode, encode
+from .pickling import checked_type, decode, encode
 from .points import new_log
 from .remembering import Remembered
 
@@ -304,7 +305,10 @@ def decoded(row: bytes, allowed: frozenset[str]) -> WorkflowCheckpoint:
     Raises:
         TargetFailed: It holds something of a type that is not allowed.
     """
-    return WorkflowCheckpoint.from_dict(_decoded(row, allowed))
+    checkpoint = WorkflowCheckpoint.from_dict(_decoded(row, allowed))
+    for request in checkpoint.pending_request_info_events.values():
+        _check_request(request)
+    return checkpoint
 
 
 def encode_event(event: WorkflowEvent[Any]) -> bytes:
@@ -315,7 +319,17 @@ def encode_event(event: WorkflowEvent[Any]) -> bytes:
 def decode_event(row: bytes, allowed: frozenset[str]) -> WorkflowEvent[Any]:
     """What `encode_event` wrote."""
     event: WorkflowEvent[Any] = _decoded(row, allowed)
+    if event.type == "request_info":
+        _check_request(event)
     return event
+
+
+def _check_request(request: WorkflowEvent[Any]) -> None:
+    """The type of an answer is looked at, which a hostile one must never be."""
+    try:
+        checked_type(request.response_type)
+    except (pickle.UnpicklingError, RuntimeError) as exc:  # which the framework raises where there is none
+        raise refused(exc) from exc
 
 
 def _encoded(value: Any, place: str) -> bytes:

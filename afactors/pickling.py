@@ -3,6 +3,8 @@
 The framework pickles whatever JSON has no form for, and restores it by an allow-list of classes. What a question's
 answer must be (`list[str]`, `int | None`, `Literal[…]`) is pickled by way of functions, which no allow-list lets in.
 Here it is a `TypeOf`, which is a class.
+
+Whoever looks at a type evaluates what is text in it. So nothing is a type here that holds anything else than types.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union
 
 from agent_framework._workflows._checkpoint_encoding import decode_checkpoint_value  # documented, and not exported
+
+from afactors_channels.workflows import is_type
 
 _ALIASES = (
     type(list[int]),
@@ -35,12 +39,27 @@ class TypeOf:
     """
 
     def __new__(cls, origin: Any, args: tuple[Any, ...]) -> Any:
-        """The type."""
-        if origin == "union":
-            return Union[args]  # noqa: UP007 - there may be any number
+        """The type.
+
+        Raises:
+            UnpicklingError: The origin is no class, or an argument no type.
+        """
         if origin == "literal":
             return Literal[args]
-        return origin[args]
+        for one in args if origin == "union" else (origin, *args):
+            checked_type(one)
+        return Union[args] if origin == "union" else origin[args]  # noqa: UP007 - there may be any number
+
+
+def checked_type(kind: Any) -> None:
+    """Look at what should be a type.
+
+    Raises:
+        UnpicklingError: It is none, or is made of something that is none.
+    """
+    if not is_type(kind):
+        one = kind if isinstance(kind, type) else type(kind)
+        raise pickle.UnpicklingError(f"'{one.__module__}:{one.__qualname__}' stands where only a type may")
 
 
 NAME = f"{TypeOf.__module__}:{TypeOf.__qualname__}"

@@ -22,6 +22,9 @@ The rules:
 from __future__ import annotations
 
 import json
+import sys
+import types
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from itertools import groupby
@@ -150,8 +153,29 @@ def _given(event: WorkflowEvent[Any], name: str) -> Any:
         return None
 
 
+def is_type(kind: Any) -> bool:
+    """Whether something is a class that is found by its name, or made of such, as `list[str]` and `int | None` are.
+
+    Whatever else stands in a type, as text and forward references do, is evaluated when the type is looked at.
+    """
+    origin = typing.get_origin(kind)
+    if origin is None or origin is kind:
+        return issubclass(type(kind), type) and (kind is type(None) or _found(kind) is kind)
+    if origin is typing.Literal:
+        return True
+    parts = [one for one in typing.get_args(kind) if one is not ...]
+    return all(map(is_type, parts if origin in (typing.Union, types.UnionType) else [origin, *parts]))
+
+
+def _found(kind: type) -> Any:
+    found: Any = sys.modules.get(kind.__module__)
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
 def _schema(kind: Any) -> Mapping[str, Any] | None:
-    if kind is None:
+    if not is_type(kind):
         return None
     try:
         return TypeAdapter(kind).json_schema()

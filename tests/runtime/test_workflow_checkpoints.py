@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import GenericAlias
+from typing import Annotated, Any, ForwardRef, Literal, Optional, Union
 
 import pytest
 import trio
@@ -28,11 +29,13 @@ from agent_framework import (
     register_checkpoint_type,
     response_handler,
 )
+from pydantic import BaseModel
 
 from afactors.checkpoints import (
     Kept,
     Steps,
     TurnCheckpoints,
+    decode_event,
     decode_kept,
     decoded,
     encode_event,
@@ -43,8 +46,10 @@ from afactors.checkpoints import (
 from afactors.encoding import pack, unpack
 from afactors.history import NotStorable, Point
 from afactors.naming import document_name
+from afactors.pickling import TypeOf, decode, encode
 from afactors.rotation import session_name
 from afactors_channels import HostError, SessionEdit
+from afactors_channels.workflows import question_content
 from afactors_store import Append, Claim, Commit, Committed, LmdbStore, MemoryStore, StoreFull
 from tests.runtime.flows import (
     CutStore,
@@ -193,6 +198,10 @@ def store() -> CutStore:
 class Point2:
     x: int
     y: int
+
+
+class Model(BaseModel):
+    x: int
 
 
 class Secret:
@@ -638,6 +647,93 @@ async def test_a_hostile_checkpoint_is_refused_and_does_nothing(
         await store.commit(claim, Commit(append=[Append(kept.log, 0, [good])]))
         await runtime.ask(asked)  # it was not lost
         assert await debris(store) == (set(), [])
+
+
+class Made:
+    """What a pickle says is made by a call, and then changed."""
+
+    def __init__(self, *made: Any) -> None:
+        self.made = made
+
+    def __reduce__(self) -> Any:
+        return self.made
+
+
+def typed(*args: Any, origin: Any = "union") -> Made:
+    return Made(TypeOf, (origin, args))
+
+
+HOSTILE_TYPES: dict[str, Callable[[str], Any]] = {
+    "text": lambda code: code,
+    "list": lambda code: list[code],  # type: ignore[valid-type]
+    "made": lambda code: Made(GenericAlias, (list, (code,))),
+    "union": lambda code: typed(int, code),
+    "nested": lambda code: typed(str, typed(int, typed(code, origin=list), origin=dict)),
+    "annotated": lambda code: typed(code, "more", origin=Annotated),
+    "reference": lambda code: typed(Made(ForwardRef, (code,)), origin=list),
+    "changed": lambda code: Made(TypeOf, ("union", (int, str)), (None, {"__args__": (int, Made(ForwardRef, (code,)))})),
+    "class": lambda code: Made(type, ("Row", (tuple,), {"_fields": ("a",), "__annotations__": {"a": code}})),
+    "none": lambda _code: None,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_TYPES)
+@pytest.mark.parametrize("asked", ["answer", "message"])
+async def test_a_hostile_type_of_an_answer_is_refused_and_not_looked_at(
+    store: CutStore, tmp_path: Path, kind: str, asked: str
+):
+    target = tmp_path / "gadget"
+    evil = HOSTILE_TYPES[kind](f"__import__('pathlib').Path({str(target)!r}).touch()")
+    allowed = ["types:GenericAlias", "typing:Annotated", "typing:ForwardRef"]
+    make = keeping("state", names=["a"], asks=True)
+    async with hosting(make, store) as runtime:
+        (name,) = open_questions(await runtime.ask(request("plain")))
+        kept, claim = (await _kept(store))[-1], await store.claim("ada")
+        (row,) = await store.read_log(claim, kept.log, 0, 1)
+        plain = decode(unpack(row)["x"], frozenset())
+        plain["pending_request_info_events"][name]._response_type = evil
+        record = pack({**unpack(row), "x": encode(plain)}, "test")
+        await store.commit(claim, Commit(drop_logs=[kept.log]))
+        await store.commit(claim, Commit(append=[Append(kept.log, 0, [record])]))
+    limits = {"question_timeout": 1e-6} if asked == "message" else {}
+    async with hosting(make, store, checkpoint_types=allowed, **limits) as runtime:
+        error = await complaint(runtime.ask(request("plain") if limits else answering({name: "7"})))
+        assert (error.status, error.code) == (500, "checkpoint_refused")
+        assert not target.exists()
+
+
+@pytest.mark.parametrize("kind", HOSTILE_TYPES)
+def test_a_hostile_type_of_what_was_asked_is_refused_and_not_looked_at(tmp_path: Path, kind: str):
+    target = tmp_path / "gadget"
+    evil = HOSTILE_TYPES[kind](f"__import__('pathlib').Path({str(target)!r}).touch()")
+    event = WorkflowEvent.request_info("r1", "asker", "x", evil)
+    with pytest.raises(HostError) as refusal:
+        decode_event(encode_event(event), frozenset({"types:GenericAlias", "typing:Annotated", "typing:ForwardRef"}))
+    assert refusal.value.code == "checkpoint_refused"
+    assert not target.exists()
+
+
+def test_a_type_with_text_in_it_is_not_rendered(tmp_path: Path):
+    """It may come from a workflow inside a workflow, whose state only the framework knows."""
+    target = tmp_path / "gadget"
+    event = WorkflowEvent.request_info("r1", "asker", "x", list[f"open({str(target)!r}, 'w')"])  # type: ignore[misc]
+    assert "response_schema" not in question_content(event).arguments
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(str, type(None), Point2, Model, list[str], dict[str, int], tuple[int, str], tuple[()], set[Point2]),
+        *(int | None, Optional[Model], Union[int, list[str], None], list[Point2 | None], Literal["a", 1]),  # noqa: UP007, UP045
+        *(dict[str, list[Literal["a", None]]], type, type[int]),
+    ],
+)
+def test_the_type_of_an_answer_comes_back(kind: Any):
+    event = WorkflowEvent.request_info("r1", "asker", "x", kind)
+    back = decode_event(encode_event(event), type_names([Point2, Model]))
+    assert back.response_type == kind
+    assert question_content(back).arguments == question_content(event).arguments
 
 
 @pytest.mark.parametrize("kind", KINDS)
