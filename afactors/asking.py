@@ -14,7 +14,7 @@ from dataclasses import replace
 from afactors_channels import BadRequest, ChannelRequest, Conflicting, Question
 from afactors_store import Claim, Store
 
-from .history import Point
+from .history import Changes, Point
 from .naming import document_name
 from .questions import Answer, Asked, answering_contents, check_answers, question_name
 from .sessions import not_the_head
@@ -68,6 +68,14 @@ class Questions:
         delete = await self._stale(claim, at) if new and not self._pruned else []
         return put, [name for name in delete if name not in put]
 
+    async def lapsed(self, claim: Claim, changes: Changes, left: Changes, scope: str, at: float) -> Changes:
+        """What a turn changes, and the questions that `left`, which tells what leaves the session with it, lacks."""
+        names = [question_name(scope, one) for one in changes.point.questions if one not in left.point.questions]
+        stored = await self._store.read(claim, names) if names else {}
+        gone = [(name, question) for name in stored if (question := Asked.decode(stored[name])).closed is None]
+        put = {name: replace(question, closed=at, lapsed=True).encode() for name, question in gone}
+        return replace(left, put={**left.put, **put})
+
     async def _stale(self, claim: Claim, at: float) -> list[str]:
         """Questions that nobody will ask about any more; looked for once in an actor's life, when it asks."""
         self._pruned = True
@@ -108,7 +116,7 @@ async def answers_to(
         elif strict or content["type"] == "function_approval_response":
             raise BadRequest("There is no such question.", field="input", code="question_not_found")
     for answer in found.values():
-        if answer.question.closed is not None:
+        if answer.question.closed is not None and not answer.question.lapsed:
             raise _answered()
         if not answer.question.open_at(at, timeout):
             raise Conflicting("It is too late to answer this question.", field="input", code="question_expired")

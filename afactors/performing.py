@@ -279,7 +279,8 @@ class Performer:
         keep = Keep.of(self._around.limits)
         before = live.point = opened(live.point, keep, at)
         changes = joined(await make(), before, turn.remembered)
-        return await retained(changes, before, keep, at, self._read)
+        left = await retained(changes, before, keep, at, self._read)
+        return await self._questions.lapsed(self.claim, changes, left, self._around.target.scope(before.session_id), at)
 
     async def _changes(self, turn: Turn, live: Live, new: Sequence[Asked], at: float) -> Changes:
         """What the turn changes of its session, with the questions that it answers and asks."""

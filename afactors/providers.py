@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from agent_framework import HistoryProvider, Message
 
 from .remembering import Memory
-from .retention import begins_at
+from .retention import begins_at, reaches
 from .turn import ancestry
 
 
@@ -24,7 +24,7 @@ class StoreHistoryProvider(HistoryProvider):
     Args:
         source_id: Names this history beside others of the same session.
         max_messages: How many of the newest messages are loaded at most; None for all. They begin with a message of
-            the user's, where there is one.
+            the user's, where there is one. A turn that answers a question loads as many as go back to its call.
         load_messages: As for every `HistoryProvider`.
         store_inputs: As for every `HistoryProvider`.
         store_context_messages: As for every `HistoryProvider`.
@@ -67,10 +67,15 @@ class StoreHistoryProvider(HistoryProvider):
         Raises:
             RuntimeError: Called outside a turn of a runtime, or after it.
         """
-        messages = await _memory().newest(self.source_id, session_id or "", self.max_messages)
-        if self.max_messages is None or len(messages) < self.max_messages:
+        memory, name, most = _memory(), session_id or "", self.max_messages
+        messages = await memory.newest(self.source_id, name, most)
+        if most is None or len(messages) < most:
             return messages
-        return messages[begins_at(messages) :]
+        count = most
+        while len(messages) == count and not reaches(messages, memory.answered):
+            count *= 2
+            messages = await memory.newest(self.source_id, name, count)
+        return messages[begins_at(messages, len(messages) - most, memory.answered) :]
 
     async def save_messages(
         self,

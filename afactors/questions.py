@@ -33,7 +33,8 @@ class Asked:
         asked: When, in seconds since the epoch.
         request_id: What a workflow calls it.
         content: The content that asks it, serialized.
-        closed: When it was answered; None while it is open.
+        closed: When it was answered, or lapsed; None while it is open.
+        lapsed: Whether it was closed because what it asks about is no longer there.
     """
 
     question_id: str
@@ -43,12 +44,14 @@ class Asked:
     request_id: str = ""
     content: Mapping[str, Any] = field(default_factory=dict)
     closed: float | None = None
+    lapsed: bool = False
 
     def encode(self) -> bytes:
         """As a versioned msgpack map; of one that is closed, no more than that it was."""
         record = {"v": VERSION, "q": self.question_id, "k": self.kind, "a": round(self.asked, 3)}
         if self.closed is not None:
-            return pack(record | {"d": round(self.closed, 3)}, "question")
+            lapsed = {"x": True} if self.lapsed else {}
+            return pack(record | {"d": round(self.closed, 3)} | lapsed, "question")
         return pack(record | {"n": self.name, "r": self.request_id, "c": dict(self.content)}, "question")
 
     @classmethod
@@ -63,6 +66,7 @@ class Asked:
             record.get("r", ""),
             record.get("c", {}),
             record.get("d"),
+            record.get("x", False),
         )
 
     def open_at(self, now: float, timeout: float) -> bool:
@@ -114,6 +118,12 @@ class Answer:
 
     question: Asked
     content: Mapping[str, Any]
+
+
+def called(answers: Mapping[str, Answer]) -> frozenset[str]:
+    """What is answered, by the names that a history has for it."""
+    asked = (answer.question for answer in answers.values() if answer.question.kind != "input")
+    return frozenset(str(one.content.get("call_id") or one.content.get("id")) for one in asked)
 
 
 def answering_contents(messages: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Mapping[str, Any], bool]]:

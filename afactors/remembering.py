@@ -7,7 +7,7 @@ sessions that run inside its turns: a workflow's agents have sessions of their o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from afactors_channels import ChannelRequest, NotFound
 from .encoding import decode_messages, encode_messages, identify, pack, unpack
 from .history import Changes, ReadLog, placed, read_left
 from .points import Point, aside, length, section
+from .questions import Answer, called
 
 _MAX_OTHERS = 32  # sessions inside a session; those that were not used the longest are forgotten
 
@@ -106,6 +107,7 @@ class Remembering(Protocol):
     request: ChannelRequest
     run_id: str
     remembered: list[Remembered]
+    answers: Mapping[str, Answer]
 
 
 class Memory:
@@ -132,6 +134,11 @@ class Memory:
         self._read = read
         self._in_trio = in_trio
         self._open = True
+
+    @property
+    def answered(self) -> frozenset[str]:
+        """The calls that the turn answers, as histories name them."""
+        return called(self._turn.answers)
 
     def close(self) -> None:
         """The run is over."""

@@ -5,14 +5,15 @@ point tells since when; then a new log is begun. So the oldest messages leave lo
 id still reaches goes by itself when it is old enough, whatever is left of that session.
 
 What is left of a history begins with a message of the user, and never between a function's call and its result. The
-latest turn stays whole.
+latest turn stays whole. A call that a question waits for, whose result is still to come, does not leave by number;
+where it leaves by age, the question goes with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, NamedTuple, TypeAlias
 
 from agent_framework import Message
@@ -27,6 +28,7 @@ from .points import Extent, Point, aside, cut, length, new_log, section
 _SLICES = 16  # of an age limit: what is committed within one of them leaves together
 _CALLS = ("_call", "_request")  # how the types of contents end that something answers
 _ANSWERS = ("_result", "_response")
+_NONE: frozenset[str] = frozenset()
 _LOOK = 64  # messages that are looked at at once for one to begin with
 
 
@@ -78,24 +80,36 @@ async def retained(changes: Changes, before: Point, keep: Keep, at: float, read:
         return changes
     reached = _dated(changes, before, int(at)) if keep.age is not None else changes
     gone: dict[str, int] = {}
+    waiting = frozenset(reached.point.questions)
     for source, extents in reached.point.histories.items():
-        wanted = min(_wanted(extents, reached.point.since, keep, at), _latest(reached, source, extents))
-        if wanted > 0:
-            gone[source] = await beginning(_shapes(extents, reached.append, read), length(extents), wanted)
+        latest, messages = _latest(reached, source, extents), length(extents)
+        old = min(_old(extents, reached.point.since, keep, at), latest)
+        many = 0 if keep.messages is None else min(messages - keep.messages, latest)
+        shapes = _shapes(extents, reached.append, read)
+        if old > 0:
+            gone[source] = await beginning(shapes, messages, old)
+            waiting -= await _called(shapes, gone[source], waiting)
+        if many > gone.get(source, 0):
+            gone[source] = max(gone.get(source, 0), await beginning(shapes, messages, many, waiting))
+    left = [one for one in reached.point.questions if one in waiting]
+    reached = replace(reached, point=replace(reached.point, questions=left))
     return _released(reached, before, gone, keep, at)
 
 
-def _wanted(extents: Sequence[Extent], since: Mapping[int, int], keep: Keep, at: float) -> int:
-    """How many of the oldest messages are too many, or too old."""
-    wanted = 0 if keep.messages is None else length(extents) - keep.messages
-    if keep.age is None:
-        return wanted
+def _old(extents: Sequence[Extent], since: Mapping[int, int], keep: Keep, at: float) -> int:
+    """How many of the oldest messages are too old."""
     old = 0
-    for log, start, stop in extents:
-        if since.get(log, at) >= at - keep.age:
+    for log, start, stop in extents if keep.age is not None else ():
+        if since.get(log, at) >= at - (keep.age or 0):
             break
         old += stop - start
-    return max(wanted, old)
+    return old
+
+
+async def _called(shapes: Shapes, stop: int, waiting: frozenset[str]) -> frozenset[str]:
+    """Which of the calls that questions wait for are among the first messages."""
+    seen = await shapes(0, stop) if waiting else ()
+    return waiting.intersection(name for shape in seen for name in shape.calls)
 
 
 def _latest(changes: Changes, source: str, extents: Sequence[Extent]) -> int:
@@ -114,24 +128,42 @@ def _latest(changes: Changes, source: str, extents: Sequence[Extent]) -> int:
 # -- where a history may begin
 
 
-async def beginning(shapes: Shapes, messages: int, wanted: int) -> int:
+async def beginning(shapes: Shapes, messages: int, wanted: int, waiting: frozenset[str] = _NONE) -> int:
     """Where a history of so many messages begins, if `wanted` of them should leave: a user's message there or after.
 
-    If there is none, one before; and if there is none at all, the first message that answers nothing.
+    If there is none, one before; and if there is none at all, the first message that answers nothing. Calls that wait
+    for an answer stay: if one would leave, the history begins with the user's message before it, or with the call.
     """
+    found = await _beginning(shapes, messages, wanted)
+    for low in range(0, found if waiting else 0, _LOOK):
+        seen = await shapes(low, min(low + _LOOK, found))
+        held = next((low + at for at, one in enumerate(seen) if one.calls & waiting), None)
+        if held is not None:
+            before = await _last_of(shapes, held, messages, user=True)
+            return before if before is not None else await _last_of(shapes, held + 1, messages, user=False) or 0
+    return found
+
+
+async def _beginning(shapes: Shapes, messages: int, wanted: int) -> int:
     for low in range(wanted, messages, _LOOK):
         if (found := await _first_of(shapes, low, min(low + _LOOK, messages), messages)) is not None:
             return found
-    for high in range(wanted, 0, -_LOOK):
-        low = max(0, high - _LOOK)
-        seen = await shapes(low, min(high + _LOOK, messages))
-        places = [at for at in range(low, high) if _begins(seen[at - low :], user=True)]
-        if places:
-            return places[-1]
+    if (found := await _last_of(shapes, wanted, messages, user=True)) is not None:
+        return found
     for at in range(wanted, messages):
         if _begins(await shapes(at, min(at + _LOOK, messages)), user=False):
             return at
     return 0
+
+
+async def _last_of(shapes: Shapes, stop: int, messages: int, *, user: bool) -> int | None:
+    for high in range(stop, 0, -_LOOK):
+        low = max(0, high - _LOOK)
+        seen = await shapes(low, min(high + _LOOK, messages))
+        places = [at for at in range(low, high) if _begins(seen[at - low :], user=user)]
+        if places:
+            return places[-1]
+    return None
 
 
 async def _first_of(shapes: Shapes, low: int, high: int, messages: int) -> int | None:
@@ -151,17 +183,37 @@ def _begins(seen: Sequence[Shape], *, user: bool) -> bool:
     return True
 
 
-def begins_at(messages: Sequence[Message]) -> int:
-    """Where a history begins that is left of a longer one."""
-    shapes = [
-        _shape(message.role, ((one.type, one.call_id or getattr(one, "id", None)) for one in message.contents))
-        for message in messages
-    ]
+def begins_at(messages: Sequence[Message], extra: int = 0, waiting: frozenset[str] = _NONE) -> int:
+    """Where a history begins that is left of a longer one.
+
+    Args:
+        messages: What is left.
+        extra: How many of them are there for the calls only.
+        waiting: Calls whose results are still to come: they stay.
+    """
+    shapes = list(map(_shape_in, messages))
+    shapes.append(Shape(answers=waiting.intersection(name for shape in shapes for name in shape.calls)))
     for user in (True, False):
-        for at in range(len(shapes)):
+        for at in chain(range(extra, -1, -1), range(extra + 1, len(messages))):
             if _begins(shapes[at:], user=user):
                 return at
     return 0
+
+
+def reaches(messages: Sequence[Message], waiting: frozenset[str]) -> bool:
+    """Whether calls are among messages, and a user's message before them."""
+    user = False
+    for shape in map(_shape_in, messages):
+        if not waiting or (shape.calls & waiting and not user):
+            break
+        user = user or shape.user
+        waiting -= shape.calls
+    return not waiting
+
+
+def _shape_in(message: Message) -> Shape:
+    contents = ((one.type, one.call_id or getattr(one, "id", None)) for one in message.contents)
+    return _shape(message.role, contents)
 
 
 def _shape_of(row: bytes) -> Shape:

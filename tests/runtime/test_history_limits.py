@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from afactors.encoding import encode_messages
 from afactors.history import Changes, LiveSession, Point, load, read_left
-from afactors.retention import Keep, _shape_of, beginning, begins_at, opened, retained
+from afactors.retention import Keep, _shape_of, beginning, begins_at, opened, reaches, retained
 from afactors_channels import NotFound, SessionEdit
 from afactors_store import Commit, MemoryStore, Store
 
@@ -273,14 +273,14 @@ def result(name: str) -> Message:
     return Message("tool", [Content.from_function_result(name, result="r")])
 
 
-async def begin(messages: Sequence[Message], wanted: int) -> int:
+async def begin(messages: Sequence[Message], wanted: int, waiting: frozenset[str] = frozenset()) -> int:
 
     shapes = [_shape_of(row) for row in encode_messages(messages)]
 
     async def look(start: int, stop: int) -> Sequence[Any]:
         return shapes[start:stop]
 
-    return await beginning(look, len(messages), wanted)
+    return await beginning(look, len(messages), wanted, waiting)
 
 
 @pytest.mark.parametrize(
@@ -302,6 +302,35 @@ async def test_a_history_begins_with_a_user_and_never_between_call_and_result(
     messages: list[Message], wanted: int, begins: int
 ):
     assert await begin(messages, wanted) == begins
+
+
+@pytest.mark.parametrize(
+    ("messages", "wanted", "begins"),
+    [
+        ([user(), call("1"), user(), said(), user(), said()], 4, 0),
+        ([user(), said(), user(), call("1"), user(), said(), user()], 5, 2),
+        ([user(), said(), user(), call("1"), user(), said(), user()], 2, 2),
+        ([said(), call("1"), user(), said()], 2, 1),
+        ([user(), call("0"), user(), result("0"), call("1"), user(), said()], 5, 0),
+        ([user(), *[said()] * 100, call("1"), *[said()] * 100, user(), said()], 202, 0),
+        ([user(), said(), call("2"), user(), said(), user(), said()], 5, 5),
+    ],
+)
+async def test_a_call_that_waits_stays_with_the_users_message_before_it(
+    messages: list[Message], wanted: int, begins: int
+):
+    assert await begin(messages, wanted, frozenset({"1"})) == begins
+
+
+def test_a_call_that_waits_is_loaded_with_the_users_message_before_it():
+    waiting = frozenset({"1"})
+    history = [user(), said(), user(), call("1"), user(), said(), user(), said()]
+    assert [reaches(history[at:], waiting) for at in range(5)] == [True, True, True, False, False]
+    assert reaches(history[4:], frozenset())
+    assert begins_at(history, 4, waiting) == 2
+    assert begins_at(history, 1, waiting) == 0
+    assert begins_at(history, 4, frozenset({"2"})) == 4
+    assert begins_at(history[3:], 1, waiting) == 0
 
 
 def test_what_is_loaded_of_a_long_history_begins_so_too():

@@ -10,7 +10,7 @@ import pytest
 import trio
 from agent_framework import Agent, Content, Message, Workflow, WorkflowBuilder, tool
 
-from afactors import Runtime
+from afactors import Runtime, StoreHistoryProvider
 from afactors_channels import HostError, NotFound, SessionEdit
 from afactors_store import MemoryStore
 from tests.runtime.flows import (
@@ -271,6 +271,63 @@ async def test_a_crash_while_an_approval_is_given_does_not_lose_it(target: Any, 
         assert await refused(runtime.ask(approving(name))) == (409, "question_answered")
         assert await debris(store) == (set(), [])
     assert set(WIPED) == {"disk"}
+
+
+# --- beside a limit of the history
+
+
+def careful(messages: Sequence[Message]) -> Any:
+    """A model that refuses the result of a call that it was not told of, or was not asked for."""
+    told: set[str | None] = set()
+    for content in (content for message in messages for content in message.contents):
+        told |= {content.call_id} if content.type == "function_call" else set()
+        if content.type == "function_result" and content.call_id not in told:
+            raise RuntimeError(f"no call found for the output with call_id {content.call_id}")
+    assert messages[-1].role == "user" or messages[0].role == "user"
+    return script(messages)
+
+
+def helped(**options: Any) -> Any:
+    return lambda: Agent(Scripted(careful), name="agent", tools=[wipe, look], **options)
+
+
+@pytest.mark.parametrize("kept", ["number", "loaded"])
+@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize("between", [1, 4])
+async def test_the_call_that_an_approval_waits_for_stays(kept: str, before: int, between: int):
+    loads = {"context_providers": [StoreHistoryProvider(max_messages=4)]} if kept == "loaded" else {}
+    limits = {"max_history_messages": 2} if kept == "number" else {}
+    async with hosting(helped(**loads), **limits) as runtime:
+        for number in range(before):
+            await runtime.ask(request(f"hi {number}"))
+        (name,) = asked_of(await runtime.ask(request("wipe disk")))
+        for number in range(between):
+            await runtime.ask(request(f"hi again {number}"))
+        assert text_of(await runtime.ask(approving(name))) == "done: wiped disk"
+        assert await refused(runtime.ask(approving(name))) == (409, "question_answered")
+        assert "hello" in text_of(await runtime.ask(request("hi at last")))
+        if limits:
+            assert len((await runtime.get_session(request(""))).messages) == 2, "then it leaves, too"
+    assert WIPED == ["disk"]
+
+
+async def test_a_call_that_is_too_old_takes_its_question_with_it(monkeypatch: pytest.MonkeyPatch):
+    late, now = 0.0, time.time
+    monkeypatch.setattr(time, "time", lambda: now() + late)
+    store = MemoryStore()
+    async with hosting(helped(), store, max_history_age=1000.0) as runtime:
+        (name,) = asked_of(await runtime.ask(request("wipe disk")))
+        late = 900.0
+        await runtime.ask(request("hi"))
+        assert await waiting_for(runtime) == [name]
+        late = 1200.0
+        await runtime.ask(request("hi again"))
+        assert await waiting_for(runtime) == []
+    async with hosting(helped(), store, max_history_age=1000.0) as runtime:
+        assert await refused(runtime.ask(approving(name))) == (409, "question_expired")
+        (name,) = asked_of(await runtime.ask(request("wipe tape")))
+        assert text_of(await runtime.ask(approving(name))) == "done: wiped tape"
+    assert WIPED == ["tape"]
 
 
 # --- forgeries
