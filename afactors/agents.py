@@ -6,17 +6,23 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from copy import copy
 from typing import Any, cast
 
 import trio
 from agent_framework import (
+    Agent,
     AgentResponse,
     AgentResponseUpdate,
     AgentSession,
     BaseAgent,
+    ChatContext,
+    ChatMiddleware,
+    Content,
     HistoryProvider,
     InMemoryHistoryProvider,
     Message,
+    RawAgent,
     SupportsAgentRun,
 )
 
@@ -96,6 +102,8 @@ class AgentTarget:
     async def perform(self, turn: Turn, live: LiveSession | None, desk: Desk) -> Outcome:
         """One run of the agent."""
         session = live.session if live is not None else None
+        if session is not None and turn.answers and isinstance(self._agent, RawAgent):
+            _pending_again(session, turn)
         if not turn.request.stream:
             response = _checked(await self.run(turn, session))
         else:
@@ -117,16 +125,14 @@ class AgentTarget:
     async def run(self, turn: Turn, session: AgentSession | None) -> AgentResponse[Any]:
         """One run, awaited."""
         run = cast("Callable[..., Awaitable[AgentResponse[Any]]]", bound(self._agent.run, self._binds, turn.request))
-        return await self._bridge.run(run, input_messages(turn), session=session, **self._arguments(turn.request))
+        return await self._bridge.run(run, input_messages(turn), session=session, **self._arguments(turn))
 
     def stream(
         self, turn: Turn, session: AgentSession | None
     ) -> AbstractAsyncContextManager[BridgeStream[AgentResponseUpdate, AgentResponse[Any]]]:
         """One run, update by update."""
         run = bound_stream(self._agent.run, self._binds, turn.request)
-        return self._bridge.stream(
-            run, input_messages(turn), stream=True, session=session, **self._arguments(turn.request)
-        )
+        return self._bridge.stream(run, input_messages(turn), stream=True, session=session, **self._arguments(turn))
 
     async def in_trio(self, call: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Make a call in trio, from wherever the target runs."""
@@ -136,11 +142,13 @@ class AgentTarget:
         """Add messages to a session's history as if they had been said: where the agent itself would keep them."""
         await self._bridge.run(_remember, getattr(self._agent, "context_providers", ()), session, messages)
 
-    def _arguments(self, request: ChannelRequest) -> dict[str, Any]:
+    def _arguments(self, turn: Turn) -> dict[str, Any]:
         arguments: dict[str, Any] = {
-            "options": dict(request.options),
-            "tools": [declaration(tool) for tool in request.tools],
+            "options": dict(turn.request.options),
+            "tools": [declaration(tool) for tool in turn.request.tools],
         }
+        if isinstance(self._agent, Agent) and turn.answers:
+            arguments["middleware"] = [_Answered()]
         return {name: value for name, value in arguments.items() if value and self._accepted(name)}
 
 
@@ -169,6 +177,50 @@ async def _remember(providers: Sequence[Any], session: AgentSession, messages: S
     for provider in loading or [InMemoryHistoryProvider()]:
         state = session.state.setdefault(provider.source_id, {})
         await provider.save_messages(session.session_id, messages, state=state)
+
+
+class _Answered(ChatMiddleware):
+    """Shows the model, once an approval was given, no call that waits for another: most refuse to see one."""
+
+    async def process(self, context: ChatContext, call_next: Callable[[], Awaitable[None]]) -> None:
+        """Without the calls that have no result."""
+        still = {id(content) for content in _open_calls(context.messages)}
+        context.messages = [found for message in context.messages if (found := _without(message, still)) is not None]
+        await call_next()
+
+
+def _open_calls(messages: Sequence[Message]) -> list[Content]:
+    calls: list[Content] = []
+    for content in (content for message in messages for content in message.contents):
+        if content.type == "function_call":
+            calls.append(content)
+        elif content.type == "function_result":
+            of = [one for one in calls if one.call_id == content.call_id]
+            for one in sorted(of, key=lambda one: one.id != content.id)[:1]:  # some models use a call_id again
+                calls = [other for other in calls if other is not one]
+    return calls
+
+
+def _without(message: Message, calls: set[int]) -> Message | None:
+    left = [content for content in message.contents if id(content) not in calls]
+    if len(left) == len(message.contents):
+        return message
+    if not any(content.type == "function_call" for content in left):
+        left = [content for content in left if content.type != "text_reasoning"]  # it led to the call
+    shown = copy(message)
+    shown.contents = left
+    return shown if left else None
+
+
+def _pending_again(session: AgentSession, turn: Turn) -> None:
+    """Put back what a turn answers: the framework forgets what it asked for when it asks for something else."""
+    state = session.state.setdefault("tool_approval", {})
+    if not isinstance(state, dict):
+        return  # somebody else's
+    pending = state.setdefault("pending_approval_requests", [])
+    known = [one.id if isinstance(one, Content) else one.get("id") for one in pending]
+    asked = [answer.question for answer in turn.answers.values() if answer.question.kind == "approval"]
+    pending += [dict(one.content) for one in asked if one.question_id not in known]
 
 
 def _checked(response: Any) -> AgentResponse[Any]:

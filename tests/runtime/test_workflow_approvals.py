@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import trio
@@ -273,22 +274,64 @@ async def test_a_crash_while_an_approval_is_given_does_not_lose_it(target: Any, 
     assert set(WIPED) == {"disk"}
 
 
-# --- beside a limit of the history
+# --- several, one after the other
 
 
 def careful(messages: Sequence[Message]) -> Any:
-    """A model that refuses the result of a call that it was not told of, or was not asked for."""
-    told: set[str | None] = set()
+    """A model that refuses a call without its result, and a result without its call."""
+    calls: list[str | None] = []
     for content in (content for message in messages for content in message.contents):
-        told |= {content.call_id} if content.type == "function_call" else set()
-        if content.type == "function_result" and content.call_id not in told:
-            raise RuntimeError(f"no call found for the output with call_id {content.call_id}")
+        if content.type == "function_call":
+            calls.append(content.call_id)
+        elif content.type == "function_result":
+            calls.remove(content.call_id)
+    assert not calls
     assert messages[-1].role == "user" or messages[0].role == "user"
-    return script(messages)
+    made = script(messages)
+    for content in made if isinstance(made, list) else ():
+        content.call_id = f"call_{uuid4().hex}"
+    return made
 
 
 def helped(**options: Any) -> Any:
     return lambda: Agent(Scripted(careful), name="agent", tools=[wipe, look], **options)
+
+
+STORIES = ["A B", "B A", "AB", "A hi B", "B hi hi A", "X A B", "A X B", "A B X", "AX B", "X AB", "ABX"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("first", ["X", "AB"])
+@pytest.mark.parametrize("story", STORIES)
+async def test_each_approval_counts_whatever_was_asked_for_since(story: str, first: str, stream: bool):
+    """The framework remembers what it asked for last; and most models refuse to see a call without its result."""
+    async with hosting(helped()) as runtime:
+        names: dict[str, str] = {}
+        for things in (first, "AB" if first == "X" else "X"):
+            asked = asked_of(await run(runtime, request(f"wipe {' '.join(things)}"), stream=stream))
+            names |= dict(zip(things, asked, strict=True))
+        assert set(await waiting_for(runtime)) == set(names.values())
+        for step in story.split():
+            given = step if step == "hi" else [approval(names[one]) for one in step]
+            await run(runtime, request(given), stream=stream)
+        for one in names:
+            if one in story:
+                assert await refused(runtime.ask(approving(names[one]))) == (409, "question_answered")
+        assert "hello" in text_of(await run(runtime, request("hi"), stream=stream))
+    assert sorted(WIPED) == sorted(set(story) & {*names})
+
+
+async def test_of_approvals_one_after_the_other_one_may_be_rejected():
+    async with hosting(helped()) as runtime:
+        (one,) = asked_of(await runtime.ask(request("wipe disk")))
+        (two,) = asked_of(await runtime.ask(request("wipe tape")))
+        await runtime.ask(approving(one, False))
+        assert WIPED == []
+        await runtime.ask(approving(two))
+    assert WIPED == ["tape"]
+
+
+# --- beside a limit of the history
 
 
 @pytest.mark.parametrize("kept", ["number", "loaded"])
