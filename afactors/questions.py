@@ -191,7 +191,7 @@ def _plain(value: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):  # it may be nested too deeply
         return value
 
 

@@ -314,6 +314,14 @@ async def test_an_answer_that_does_not_fit_names_what_is_wrong():
         assert "steps" in str(error)
 
 
+@pytest.mark.parametrize("value", ["[" * 100_000, '{"a":' * 100_000, "9" * 5_000])
+async def test_an_answer_that_cannot_be_read_is_text(value: str):
+    async with asking() as runtime:
+        (name,) = open_questions(await runtime.ask(request("int")))
+        assert await refused(runtime.ask(answering({name: value}))) == (422, "invalid_answer")
+        assert await waiting_for(runtime) == [name]
+
+
 async def test_an_executor_may_want_the_content_itself():
     async with asking() as runtime:
         (name,) = open_questions(await runtime.ask(request("content")))
