@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from afactors_channels import BadRequest, ChannelRequest, Conflicting, Question
+from afactors_channels import BadRequest, ChannelRequest, Conflicting, Question, Unprocessable
 from afactors_store import Claim, Store
 
 from .history import Changes, Point
@@ -101,19 +101,22 @@ async def answers_to(
     Raises:
         BadRequest: There is no such question.
         Conflicting: It was answered, or has expired.
+        Unprocessable: It is answered twice.
     """
     given = answering_contents(request.input)
     names = {one: question_name(scope, one) for one in given}
     stored = await store.read(claim, list(names.values())) if names else {}
     found: dict[str, Answer] = {}
-    for question_id, (content, told) in given.items():
+    for question_id, (contents, told) in given.items():
         document = stored.get(names[question_id])
         question = Asked.decode(document) if document is not None else None
         if told and (question is None or not question.open_at(at, timeout)):
             continue  # part of a story
         if question is not None:
-            found[question_id] = Answer(question, content)
-        elif strict or content["type"] == "function_approval_response":
+            if len(contents) > 1:
+                raise Unprocessable("Answer each question once.", field="input", code="mixed_input")
+            found[question_id] = Answer(question, contents[0])
+        elif strict or contents[-1]["type"] == "function_approval_response":
             raise BadRequest("There is no such question.", field="input", code="question_not_found")
     for answer in found.values():
         if answer.question.closed is not None and not answer.question.lapsed:

@@ -126,20 +126,19 @@ def called(answers: Mapping[str, Answer]) -> frozenset[str]:
     return frozenset(str(one.content.get("call_id") or one.content.get("id")) for one in asked)
 
 
-def answering_contents(messages: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Mapping[str, Any], bool]]:
+def answering_contents(messages: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Sequence[Mapping[str, Any]], bool]]:
     """The contents of an input that may answer something, by the id of what they answer.
 
     Each with whether the call that it answers is told in the same input: then it may be part of a story.
     """
     contents = [content for message in messages for content in message.get("contents", ())]
     told = {one.get("call_id") for one in contents if one.get("type") == "function_call"}
-    found: dict[str, tuple[Mapping[str, Any], bool]] = {}
+    found: dict[str, list[Mapping[str, Any]]] = {}
     for content in contents:
-        if content.get("type") == "function_approval_response" and content.get("id"):
-            found[content["id"]] = content, False
-        elif content.get("type") == "function_result" and content.get("call_id"):
-            found[content["call_id"]] = content, content["call_id"] in told
-    return found
+        kind = {"function_approval_response": "id", "function_result": "call_id"}.get(content.get("type"), "")
+        if name := content.get(kind):
+            found.setdefault(name, []).append(content)
+    return {name: (given, name in told and given[-1]["type"] == "function_result") for name, given in found.items()}
 
 
 def has_approvals(messages: Sequence[Mapping[str, Any]]) -> bool:

@@ -24,6 +24,7 @@ from tests.runtime.flows import (
     hosting,
     refused,
     request,
+    result,
 )
 
 WIPED: list[str] = []
@@ -157,6 +158,22 @@ async def test_an_approval_may_be_given_as_the_output_of_a_function(target: Any,
             assert await refused(runtime.ask(answering({name: wrong}))) == (422, "invalid_answer"), wrong
         await runtime.ask(answering({name: said}))
     assert (["disk"] if approved else []) == WIPED
+
+
+@both
+@pytest.mark.parametrize("first", [False, True])
+async def test_two_answers_to_one_question_are_refused(target: Any, first: bool):
+    async with hosting(target) as runtime:
+        (name,) = asked_of(await runtime.ask(request("wipe disk")))
+        for contents in (
+            [approval(name, first), approval(name, not first)],
+            [approval(name), approval(name)],
+            [approval(name, first), result(name, str(not first))],
+            [result(name, str(first)), result(name, str(not first))],
+        ):
+            assert await refused(runtime.ask(request(contents))) == (422, "mixed_input")
+        assert await waiting_for(runtime) == [name]
+    assert WIPED == []
 
 
 @pytest.mark.parametrize("said", [None, "x", 7, {}])
