@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent_framework import Content, Message
+from pydantic_core import from_json
 
 from afactors_channels import ChannelRequest, Conflicting, HostError, Question, QuestionKind, Unprocessable
 
@@ -189,8 +189,8 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):  # it may be nested too deeply
+        return from_json(value)  # which refuses what is nested more deeply than could be stored
+    except (ValueError, TypeError):  # the latter for text that is none in any encoding
         return value
 
 
