@@ -120,9 +120,10 @@ class Limits:
             value = getattr(self, limit.name)
             if value is None and limit.default is None:
                 continue
-            number = None if isinstance(value, bool) or not isinstance(value, int | float) else value
+            whole = str(limit.type).startswith("int")
+            number = None if isinstance(value, bool) or not isinstance(value, int if whole else int | float) else value
             if number is None or not (number > 0 or number == limit.default):
-                raise ValueError(f"{limit.name} must be a number above 0, not {value!r}")
+                raise ValueError(f"{limit.name} must be a {'whole ' * whole}number above 0, not {value!r}")
         if self.idempotency_window < self.run_retention:
             raise ValueError("idempotency_window must not be shorter than run_retention")
 

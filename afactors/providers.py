@@ -45,8 +45,8 @@ class StoreHistoryProvider(HistoryProvider):
         store_context_from: set[str] | None = None,
         store_outputs: bool = True,
     ) -> None:
-        if max_messages is not None and max_messages < 1:
-            raise ValueError(f"max_messages must be at least 1, not {max_messages!r}")
+        if max_messages is not None and (not isinstance(max_messages, int) or max_messages < 1):
+            raise ValueError(f"max_messages must be a whole number above 0, not {max_messages!r}")
         if not source_id or "\0" in source_id:
             raise ValueError("source_id must not be empty, nor hold a NUL")
         super().__init__(

@@ -41,8 +41,7 @@ class Keep(NamedTuple):
     @classmethod
     def of(cls, limits: Limits) -> Keep:
         """What the limits say."""
-        messages = limits.max_history_messages
-        return cls(None if messages is None else max(1, int(messages)), limits.max_history_age)
+        return cls(limits.max_history_messages, limits.max_history_age)
 
 
 class Shape(NamedTuple):

@@ -454,8 +454,8 @@ async def test_the_agents_of_a_workflow_have_histories_of_their_own(world: World
     assert all(seen[0] == "hi" for turn in shown for seen in turn)
 
 
-@pytest.mark.parametrize(("source", "most"), [("", None), ("a\0b", None), ("a", 0)])
-def test_what_makes_no_provider(source: str, most: int | None):
+@pytest.mark.parametrize(("source", "most"), [("", None), ("a\0b", None), ("a", 0), ("a", 2.5)])
+def test_what_makes_no_provider(source: str, most: Any):
     with pytest.raises(ValueError, match=r"source_id|max_messages"):
         StoreHistoryProvider(source, max_messages=most)
 

@@ -1,5 +1,6 @@
 """Limits by name, and slots that no key can hog."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -29,7 +30,17 @@ def test_an_unknown_limit_that_resembles_nothing():
 @pytest.mark.parametrize("value", [0, -1, 0.0, float("nan"), True, "5", None])
 @pytest.mark.parametrize("name", ["mailbox", "idle_timeout"])
 def test_a_limit_must_be_a_number_above_0(name: str, value: object):
-    with pytest.raises(ValueError, match=f"{name} must be a number above 0, not {value!r}"):
+    with pytest.raises(ValueError, match=rf"{name} must be a (whole )?number above 0, not {value!r}"):
+        Limits.of({name: value})
+
+
+COUNTS = [name for name, kind in LimitOptions.__annotations__.items() if "int" in str(kind)]
+
+
+@pytest.mark.parametrize("value", [2.5, 2.0, 1e6, float("inf")])
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_limit_that_counts_is_a_whole_number(name: str, value: float):
+    with pytest.raises(ValueError, match=re.escape(f"{name} must be a whole number above 0, not {value!r}")):
         Limits.of({name: value})
 
 
