@@ -248,7 +248,11 @@ def _serve(target: str | None, values: Mapping[str, Any]) -> int:
     )
 
     def announce(base_url: str) -> None:
-        _announce(base_url, name, values, runtime)
+        try:
+            _announce(base_url, name, values, runtime)
+        except OSError as exc:  # it serves, whoever hears of it
+            logging.getLogger("afactors.cli").warning("what there is to say cannot be written: %s", exc)
+            _write_no_more()
 
     async def run() -> DrainReport:
         return await serve(runtime, values["host"], values["port"], started=announce)

@@ -174,6 +174,22 @@ def test_an_address_that_is_not_ours(run: Run) -> None:
     assert "203.0.113.1" in run("--host", "203.0.113.1").one_line(1)
 
 
+def test_an_output_that_nobody_reads(environment: Any, tmp_path: Path) -> None:
+    """It serves all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command, variables = [sys.executable, "-m", "afactors", "--port", str(port)], environment()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with subprocess.Popen(command, cwd=tmp_path, env=variables, stdout=writer, stderr=subprocess.PIPE) as server:
+        os.close(writer)
+        assert server.stderr is not None
+        assert b"cannot be written: [Errno 32] Broken pipe" in server.stderr.readline()
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+        server.send_signal(signal.SIGTERM)
+        assert (server.stderr.read(), server.wait(30)) == (b"", 0)
+
+
 def test_a_state_folder_that_is_a_file(run: Run, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("precious")
     line = run().one_line(1)
