@@ -27,7 +27,7 @@ FILE = "control.sock"
 LONGEST_PATH = 107
 """Bytes that the system has for a socket's path, but for its end."""
 
-_LONGEST_REQUEST = 1024 * 1024
+LONGEST_REQUEST = 1024 * 1024
 _PATIENCE = 10.0  # seconds for a request to come, and for a line to be taken
 _AT_ONCE = 8
 _ROOT = 0
@@ -126,7 +126,7 @@ async def _request(stream: trio.SocketStream) -> bytes:
         while not received.endswith(b"\n"):
             more = await stream.receive_some(64 * 1024)
             received += more
-            if not more or len(received) > _LONGEST_REQUEST:
+            if not more or len(received) > LONGEST_REQUEST:
                 raise BadRequest("This is no request.", code="unknown_request")
     return bytes(received)
 

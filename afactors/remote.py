@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from .control import connected
+from .control import LONGEST_REQUEST, connected
 from .errands import Answer, Asked
 
 
@@ -17,7 +17,7 @@ class Unreachable(Exception):
 
 
 class Unanswered(Exception):
-    """The server left before it was done: nobody knows how much of it was."""
+    """The server left before it was done, and nobody knows how much of it was; or it is too much to ask for at once."""
 
 
 async def remote_answers(folder: Path, asked: Asked) -> AsyncGenerator[Answer, None]:
@@ -25,8 +25,11 @@ async def remote_answers(folder: Path, asked: Asked) -> AsyncGenerator[Answer, N
 
     Raises:
         Unreachable: No control socket answers there.
-        Unanswered: The connection ended in the middle.
+        Unanswered: The connection ended in the middle, or the request is too long.
     """
+    request = asked.encode()
+    if len(request) > LONGEST_REQUEST:
+        raise Unanswered("this is more than a server can be told at once; nothing was done, say it in parts")
     try:
         stream = await connected(folder)
     except OSError as exc:
@@ -34,7 +37,7 @@ async def remote_answers(folder: Path, asked: Asked) -> AsyncGenerator[Answer, N
     async with stream:
         received, ended = b"", False
         try:
-            await stream.send_all(asked.encode())
+            await stream.send_all(request)
             async for data in stream:
                 *lines, received = (received + data).split(b"\n")
                 for one in lines:

@@ -217,6 +217,12 @@ async def test_a_server_that_leaves_in_the_middle_is_told(
         await stuck.wait()
 
 
+async def test_more_than_can_be_said_at_once(house: House, folder: Path) -> None:
+    async with serving(house, folder):
+        with pytest.raises(Unanswered, match="in parts"):
+            await anext(remote_answers(folder, Asked("deliveries.purge", ids=["x" * 32] * 40_000)))
+
+
 async def test_a_store_in_memory_has_none(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     async with house.open():
