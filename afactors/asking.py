@@ -21,7 +21,7 @@ from .sessions import not_the_head
 from .target import Target
 from .turn import Turn
 
-_PAGE = 1000
+_PAGE = 100  # questions that a commit which asks looks at
 
 
 class Questions:
@@ -31,7 +31,7 @@ class Questions:
         self._store = store
         self._timeout = timeout
         self._answering: dict[str, Turn] = {}
-        self._pruned = False
+        self._seen: str | None = None  # the last one that was looked at
 
     async def answers(self, claim: Claim, turn: Turn, scope: str, *, strict: bool, at: float) -> dict[str, Answer]:
         """The answers in a turn's input, as `answers_to`. Until the turn ends, nobody else may give them.
@@ -65,7 +65,7 @@ class Questions:
         for question_id, answer in answered.items():
             name = question_name(scope, question_id)
             put.setdefault(name, replace(answer.question, closed=at).encode())
-        delete = await self._stale(claim, at) if new and not self._pruned else []
+        delete = await self._stale(claim, next(iter(put)), at) if new else []
         return put, [name for name in delete if name not in put]
 
     async def lapsed(self, claim: Claim, changes: Changes, left: Changes, scope: str, at: float) -> Changes:
@@ -76,10 +76,17 @@ class Questions:
         put = {name: replace(question, closed=at, lapsed=True).encode() for name, question in gone}
         return replace(left, put={**left.put, **put})
 
-    async def _stale(self, claim: Claim, at: float) -> list[str]:
-        """Questions that nobody will ask about any more; looked for once in an actor's life, when it asks."""
-        self._pruned = True
-        names = await self._store.list_documents(claim, "question", limit=_PAGE)
+    async def _stale(self, claim: Claim, new: str, at: float) -> list[str]:
+        """Questions that nobody will ask about any more, of those that follow the last one that was looked at.
+
+        An actor that was just begun looks at those behind its new one, whose name is mostly random.
+        """
+        after = self._seen or new
+        names = await self._store.list_documents(claim, "question", after, limit=_PAGE)
+        if len(names) < _PAGE:  # over again
+            first = await self._store.list_documents(claim, "question", limit=_PAGE - len(names))
+            names += [name for name in first if name <= after]
+        self._seen = names[-1] if names else None
         stored = await self._store.read(claim, names)
         return [name for name, document in stored.items() if Asked.decode(document).asked + 2 * self._timeout < at]
 

@@ -25,8 +25,9 @@ from agent_framework import (
 from pydantic import BaseModel
 
 from afactors import Runtime
+from afactors.questions import Asked
 from afactors_channels import NotFound, SessionEdit
-from afactors_store import MemoryStore
+from afactors_store import Commit, MemoryStore
 from tests.runtime.flows import (
     CutStore,
     answering,
@@ -562,6 +563,35 @@ async def test_questions_that_nobody_will_ask_about_are_forgotten(calendar: Cloc
         await runtime.ask(request("str"))
         names = [name for name in await documents_of(store) if name.startswith("question")]
         assert len(names) == 1
+
+
+async def questions_of(store: MemoryStore) -> list[str]:
+    return [name for name in await documents_of(store) if name.startswith("question")]
+
+
+async def test_questions_do_not_become_more_and_more_of_an_actor_that_never_rests(calendar: Clock):
+    store = MemoryStore()
+    async with asking(store) as runtime:
+        for _ in range(20):
+            (name,) = open_questions(await runtime.ask(request("str")))
+            await runtime.ask(answering({name: "x"}))
+            calendar.pass_by(LIFETIME)
+        assert len(await questions_of(store)) <= 4
+
+
+async def test_questions_are_forgotten_also_where_they_are_not_among_the_first(calendar: Clock):
+    store = MemoryStore()
+    async with asking(store) as runtime:
+        await runtime.ask(request("say hi"))
+        claim, now = await store.claim("ada"), time.time()
+        for page in range(14):
+            asked = {f"question/q{page:02}{at:02}": now if page < 11 else 0.0 for at in range(100)}
+            put = {name: Asked("q", "input", "", at).encode() for name, at in asked.items()}
+            await store.commit(claim, Commit(put=put))
+        for _ in range(16):
+            (name,) = open_questions(await runtime.ask(request("str")))
+            await runtime.ask(answering({name: "x"}))
+        assert len(await questions_of(store)) == 1100 + 16
 
 
 # --- names that executors choose
