@@ -78,7 +78,7 @@ class WorkflowSession:
             tails={SOURCE: tail} if tail is not None else {},
             turns=self.point.turns + 1,
             pinned=self.point.pinned or head is not None,
-            head=head,
+            head=head or self.point.head,  # a session without branches is continued from its latest name
             created=self.point.created if self.point.turns or self.point.created else int(time.time()),
             questions=self.point.questions if questions is None else questions,
             checkpoint=adopted.kept[-1].checkpoint_id if adopted.kept else None,

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -24,12 +25,13 @@ from agent_framework import (
 )
 from pydantic import BaseModel
 
-from afactors import Runtime
+from afactors import Runtime, get_current_turn
 from afactors.questions import Asked
 from afactors_channels import NotFound, SessionEdit
 from afactors_store import Commit, MemoryStore
 from tests.runtime.flows import (
     CutStore,
+    Once,
     answering,
     approving,
     complaint,
@@ -643,6 +645,40 @@ async def test_a_workflow_goes_on_only_from_its_head():
         assert answered.session_id == asked.session_id
         assert await refused(runtime.ask(answering({name: "1"}, None, after="r3"))) == (409, "question_answered")
         assert await refused(runtime.ask(request("say no", None, after="r3"))) == (409, "not_the_head")
+
+
+@pytest.mark.parametrize("how", ["turn", "reminder", "reminded turn"])
+async def test_what_has_no_name_leaves_the_head_where_it_is(how: str):
+    """Who knows the latest name sees what came after it, and answers what it asks."""
+
+    async def act(text: str, ctx: Any) -> None:
+        if text == "remind me" and how != "turn":
+            turn = get_current_turn()
+            assert turn is not None
+            await turn.schedule(timedelta(0), "say later", as_turn=how == "reminded turn")
+        await ctx.yield_output(f"said {text}")
+
+    async with hosting(lambda: WorkflowBuilder(start_executor=Once(act), name="once").build()) as runtime:
+        first = await runtime.ask(request("remind me", None, name="r1"))
+        if how == "turn":
+            await runtime.ask(request("say later", None, after="r1"))
+        while await runtime.list_reminders("ada"):
+            await trio.lowlevel.checkpoint()
+        second = await runtime.ask(request("thanks", None, after="r1", name="r2"))
+        assert second.session_id == first.session_id
+        assert await refused(runtime.ask(request("no", None, after="r1"))) == (409, "not_the_head")
+        later = [["say later"]] if how == "reminder" else [["say later"], ["said say later"]]
+        session = await runtime.get_session(request("", None, after="r2"))
+        assert told(session.messages) == [["remind me"], ["said remind me"], *later, ["thanks"], ["said thanks"]]
+
+
+async def test_a_turn_without_a_name_may_ask_who_continues_from_the_latest_name():
+    async with asking() as runtime:
+        await runtime.ask(request("say one", None, name="r1"))
+        (name,) = open_questions(await runtime.ask(request("int", None, after="r1")))
+        assert await refused(runtime.ask(request("say two", None, after="r1"))) == (409, "question_open")
+        answered = await runtime.ask(answering({name: "1"}, None, after="r1", name="r2"))
+        assert answered.result.get_outputs() == ["int=1"]
 
 
 # --- an answer whose turn fails
