@@ -206,7 +206,8 @@ class _Run:
         cold = session.instance is None
         workflow = session.instance = session.instance or await self._instances.make()
         steps, cursor = self._checkpoints.steps.kept, session.point.checkpoint
-        if cursor is not None and session.point.questions:
+        if cursor is not None and session.point.questions and (self._turn.answers or not steps):
+            # A message has given them up by its first step, and what it asks may have the same ids.
             self._known |= (await self._checkpoint(cursor)).pending_request_info_events.keys()
         if steps:
             last = await self._checkpoint(steps[-1].checkpoint_id)

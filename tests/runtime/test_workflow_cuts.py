@@ -15,6 +15,7 @@ import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -53,6 +54,7 @@ from tests.runtime.flows import (
     debris,
     documents_of,
     hosting,
+    maybe,
     refused,
     request,
     state_of_session,
@@ -359,11 +361,18 @@ class Client:
 @asynccontextmanager
 async def process(world: World, stages: Sequence[Stage], **options: Any) -> AsyncIterator[Runtime]:
     """A process; it ends when it is cut."""
+    options = {"max_attempts": ATTEMPTS, **options}
+    async with cut_off(world), hosting(lambda: build(world, stages), world.store, **options) as runtime:
+        yield runtime
+
+
+@asynccontextmanager
+async def cut_off(world: World) -> AsyncIterator[None]:
+    """A process that ends when it is cut."""
     loop = trio.lowlevel.current_trio_token()
     with trio.CancelScope() as alive:
         world.store.on_cut = lambda: loop.run_sync_soon(alive.cancel)
-        async with hosting(lambda: build(world, stages), world.store, max_attempts=ATTEMPTS, **options) as runtime:
-            yield runtime
+        yield
     world.end()
 
 
@@ -514,14 +523,10 @@ async def talk(cut: Cut | None, *, stream: bool) -> tuple[World, Any]:
     for one in [cut, None]:
         kind, number, after = one or ("", 0, False)
         world.begin((number, after) if kind == "commit" else None, number + 1 if kind == "run" else None)
-        loop = trio.lowlevel.current_trio_token()
-        with trio.CancelScope() as alive:
-            world.store.on_cut = lambda scope=alive, loop=loop: loop.run_sync_soon(scope.cancel)
-            async with hosting(functional, world.store, max_attempts=ATTEMPTS) as runtime:
-                await client.go_on(runtime)
-                history = told((await runtime.get_session(request("", "s"))).messages)
-                assert await debris(world.store) == (set(), [])
-        world.end()
+        async with cut_off(world), hosting(functional, world.store, max_attempts=ATTEMPTS) as runtime:
+            await client.go_on(runtime)
+            history = told((await runtime.get_session(request("", "s"))).messages)
+            assert await debris(world.store) == (set(), [])
     assert client.done
     return world, (client.said, history)
 
@@ -742,6 +747,32 @@ async def test_a_question_that_expires_before_its_answer_goes_on_after_a_crash_w
     monkeypatch.setattr(time, "time", lambda: now + 101)
     async with hosting(lambda: build(world, [("ask", 1)]), store, question_timeout=100.0) as runtime:
         assert (await answer(runtime, "t"))[-1] == ["the end of x.(yes) (None steps)"]
+
+
+@pytest.mark.parametrize("kind", ["graph", "functional"])
+async def test_what_asks_by_the_name_of_an_expired_question_asks_wherever_it_is_cut(kind: str, monkeypatch: Any):
+    now = time.time()
+    found: list[Any] = []
+    for place, after in [(99, False), *itertools.product(range(5), (False, True))]:
+        world = World()
+        FUNCTIONS.append(world)
+        target = functional if kind == "functional" else partial(build, world, [("step", 1), ("named", 1)])
+        for number in range(2):
+            world.begin((place, after) if number == 1 else None)
+            monkeypatch.setattr(time, "time", lambda late=101 * number: now + late)
+            async with cut_off(world), hosting(target, world.store, question_timeout=100.0) as runtime:
+                await runtime.submit(request(f"ask {number}", name=f"turn-{number}"))
+                await answer(runtime, f"turn-{number}")
+        world.begin()
+        async with hosting(target, world.store, question_timeout=100.0) as runtime:
+            if await maybe(runtime.get_continuation("turn-1")) is not None:
+                await runtime.submit(request("ask 1", name="turn-1"))
+            said = await answer(runtime, "turn-1")
+            questions = (await runtime.get_session(request(""))).questions
+            found.append((said, [question.question_id for question in questions]))
+            assert await debris(world.store) == (set(), [])
+    assert len(found[0][1]) == 1
+    assert all(one == found[0] for one in found), found
 
 
 # --- agents
