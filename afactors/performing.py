@@ -27,14 +27,14 @@ from afactors_channels import (
 from afactors_store import Append, BadKey, Claim, Commit, Committed, Conflict, NewDelivery, Store, StoreFull
 
 from . import commits
-from .asking import Questions
+from .asking import Questions, read_questions
 from .editing import edit, remembered
 from .history import Changes, NotStorable
 from .hooks import hooked
 from .host import Host
 from .limits import FairSlots, Limits
 from .naming import document_name
-from .questions import Asked, check_answers
+from .questions import Asked, check_answers, question_name
 from .remembering import Memory, joined
 from .reminders import GONE
 from .retention import Keep, opened, retained
@@ -283,16 +283,22 @@ class Performer:
         return await self._questions.lapsed(self.claim, changes, left, self._around.target.scope(before.session_id), at)
 
     async def _changes(self, turn: Turn, live: Live, new: Sequence[Asked], at: float) -> Changes:
-        """What the turn changes of its session, with the questions that it answers and asks."""
+        """What the turn changes of its session, with the questions that it answers and asks.
+
+        One that expired stays noted until a workflow has given it up: until then it waits in the checkpoint.
+        """
         scope = self._around.target.scope(turn.session_id or "")
-        open_before = live.point.questions
-        if not (open_before or new or turn.answers):
+        if not (live.point.questions or new or turn.answers):
             return await live.changes(head=turn.head, label=turn.run_id)
-        left = await self._questions.open_in(self.claim, live.point, scope, at)
-        still = [one.question_id for one in left if one.question_id not in turn.answers]
-        questions = list(dict.fromkeys([*still, *(one.question_id for one in new)]))
+        asked = await read_questions(self._around.store, self.claim, live.point, scope)
+        left = [one for one in asked if one.closed is None and one.question_id not in turn.answers]
+        given_up = not self._around.target.branches and not turn.answers  # as a workflow gives up by a message
+        questions = list(dict.fromkeys(one.question_id for one in [*(left if not given_up else ()), *new]))
         changes = await live.changes(head=turn.head, label=turn.run_id, questions=questions)
         put, delete = await self._questions.written(self.claim, scope, new, turn.answers, at)
+        if given_up:  # of these nobody needs to know more than that they were asked
+            bare = {question_name(scope, one.question_id): replace(one, name="", content={}).encode() for one in left}
+            put = {**{name: document for name, document in bare.items() if name not in delete}, **put}
         return replace(changes, put={**changes.put, **put}, delete=delete)
 
     async def record_failure(self, turn: Turn, error: HostError) -> None:

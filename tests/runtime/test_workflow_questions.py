@@ -44,6 +44,7 @@ from tests.runtime.flows import (
     refused,
     request,
     result,
+    state_of_session,
     told,
 )
 
@@ -552,6 +553,37 @@ async def test_of_two_questions_one_may_be_answered_before_both_expire(calendar:
         calendar.pass_by(LIFETIME + 1)
         assert await refused(runtime.ask(answering({two: "b"}))) == (409, "question_expired")
         assert (await runtime.ask(request("say hi"))).result.get_outputs() == ["said say hi after 1"]
+
+
+@pytest.mark.parametrize("commit", [None, 0, 1])
+async def test_a_question_that_expired_before_another_was_answered_is_given_up(calendar: Clock, commit: int | None):
+    """Or else the workflow would still wait for it, and would ask it anew after a crash."""
+    store = CutStore()
+    async with asking(store) as runtime:
+        store.process()
+        one, two = open_questions(await runtime.ask(request("str str")))
+        calendar.pass_by(LIFETIME / 2)
+        (again,) = open_questions(await runtime.ask(answering({one: "again"})))
+        calendar.pass_by(LIFETIME / 2 + 1)
+        assert await waiting_for(runtime) == [again]
+        await runtime.ask(answering({again: "fine"}))
+        assert await refused(runtime.ask(answering({two: "x"}))) == (409, "question_expired")
+        if commit is not None:
+            store.cut = (store.begun + commit, True)
+        with trio.CancelScope() as alive:
+            store.on_cut = alive.cancel
+            await runtime.ask(request("say hi", name="t"))
+    store.process()
+    async with asking(store) as runtime:
+        run = await runtime.get_continuation("t", wait=True)
+        assert run.result is not None
+        assert told([message.to_dict() for message in run.result.messages]) == [["said say hi after 2"]]
+        assert await waiting_for(runtime) == []
+        assert (await state_of_session(store))["pending"] == 0
+        assert await refused(runtime.ask(answering({two: "x"}))) == (409, "question_expired")
+        questions = [one for name, one in (await documents_of(store)).items() if name.startswith("question")]
+        assert len(questions) == 3
+        assert not any(Asked.decode(one).content for one in questions), "what it asked is gone"
 
 
 async def test_questions_that_nobody_will_ask_about_are_forgotten(calendar: Clock):
