@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agent_framework import AgentSession, Message
@@ -13,10 +14,10 @@ from afactors_store import Commit
 
 from . import commits
 from .encoding import histories_of, identify
-from .history import Changes, LiveSession
+from .forgetting import settled, unasked, unreached
+from .history import Changes, LiveSession, Point
 from .ledger import WorkflowSession
 from .naming import document_name
-from .questions import question_name
 from .target import Live, Target
 from .turn import Turn
 
@@ -26,7 +27,12 @@ _APPROVALS = frozenset({"function_approval_request", "function_approval_response
 
 
 async def edit(
-    turn: Turn, live: Live, stored: Mapping[str, bytes], target: Target, kept: Callable[[], Awaitable[Changes]]
+    turn: Turn,
+    live: Live,
+    stored: Mapping[str, bytes],
+    target: Target,
+    kept: Callable[[], Awaitable[Changes]],
+    beside: Callable[[], Awaitable[Sequence[Point]]],
 ) -> tuple[Commit, Changes | None]:
     """What an edit writes, and what it changes of the session's history.
 
@@ -36,6 +42,7 @@ async def edit(
         stored: Those of the session's two documents that exist.
         target: Knows where the agent keeps its history.
         kept: Tells what has changed, and what leaves the session for that.
+        beside: Tells what else reaches something of the session.
 
     Raises:
         NotFound: There is no such session, or no such message in it.
@@ -50,7 +57,7 @@ async def edit(
     if not change.create and not stored:
         raise NotFound("There is no such session.", field="session", code="session_not_found")
     if change.delete:
-        return _deleted(session_id, live, target), None
+        return _deleted(session_id, live, target, await beside()), None
     if change.append or change.remove:
         if not isinstance(live, LiveSession):
             raise Conflicting("A workflow's conversation cannot be edited.", field="session", code="workflow_session")
@@ -60,8 +67,13 @@ async def edit(
         identify(messages, f"{turn.run_id}:")
         await _remember(target, live.session, messages)
     changed = change.create or bool(change.remove or change.append)
-    changes = await kept() if changed else None
-    return commits.edited(session_id, changes, change.labels), changes
+    before, changes = live.point, await kept() if changed else None
+    if not change.remove or changes is None:
+        return commits.edited(session_id, changes, change.labels), changes
+    others = await beside()
+    changes = replace(changes, point=settled(changes.point, others))
+    rows = unreached([before], [changes.point, *others], changes.drop)
+    return replace(commits.edited(session_id, changes, change.labels), **rows), changes
 
 
 def _messages(serialized: Sequence[Mapping[str, Any]]) -> list[Message]:
@@ -96,13 +108,11 @@ async def _remember(target: Target, session: AgentSession, messages: Sequence[Me
         raise TargetFailed("The agent failed to keep the messages.") from exc
 
 
-def _deleted(session_id: str, live: Live, target: Target) -> Commit:
-    # Names may lead to points of this session, and what they need of it stays with them.
-    drop = set() if live.point.pinned else live.point.logs()
-    scope = target.scope(session_id)
+def _deleted(session_id: str, live: Live, target: Target, others: Sequence[Point]) -> Commit:
+    """The whole session, but for what others reach: names may lead to points of it, and branches begin there."""
     documents = [document_name(session_id), document_name(session_id, "labels"), *target.documents(session_id)]
-    questions = [question_name(scope, one) for one in live.point.questions if scope or not live.point.pinned]
-    return Commit(delete=[*documents, *questions], drop_logs=sorted(drop | live.own_logs()))
+    questions = unasked([live.point], () if target.scope(session_id) else others)
+    return Commit(delete=[*documents, *questions], **unreached([live.point], others, live.own_logs()))
 
 
 def remove(session: AgentSession, places: Sequence[tuple[str, Sequence[int]]]) -> None:

@@ -29,6 +29,7 @@ from afactors_store import Append, BadKey, Claim, Commit, Committed, Conflict, N
 from . import commits
 from .asking import Questions, read_questions
 from .editing import edit, remembered
+from .forgetting import beside, followed
 from .history import Changes, NotStorable
 from .hooks import hooked
 from .host import Host
@@ -280,6 +281,7 @@ class Performer:
         before = live.point = opened(live.point, keep, at)
         changes = joined(await make(), before, turn.remembered)
         left = await retained(changes, before, keep, at, self._read)
+        left = followed(left, before, named=turn.head is not None or turn.request.name is not None)
         return await self._questions.lapsed(self.claim, changes, left, self._around.target.scope(before.session_id), at)
 
     async def _changes(self, turn: Turn, live: Live, new: Sequence[Asked], at: float) -> Changes:
@@ -377,7 +379,8 @@ class Performer:
             with self._inside(turn, live):
                 make = partial(live.changes, head=None, label=turn.run_id)
                 kept = partial(self._kept, turn, live, make, time.time())
-                commit, changes = await edit(turn, live, stored, self._around.target, kept)
+                others = partial(beside, self._around.store, self.claim, live.point, self._sessions.points)
+                commit, changes = await edit(turn, live, stored, self._around.target, kept, others)
         except NotStorable as exc:
             logger.error("an edit of a session: %s", exc)
             raise BadRequest("The items cannot be stored.", code="not_storable") from exc

@@ -37,6 +37,7 @@ class Point:
         questions: Ids of the questions that the target asked here and that nobody had answered by then.
         checkpoint: A workflow's checkpoint here.
         shared: Logs that it has in common with the session that it branched off, which alone may let them go.
+        free: Of a session that is pinned, the logs that no name leads to: what is left behind of them may go.
         since: When the first row of each log was committed, in whole seconds since the epoch; only where there is an
             age limit.
     """
@@ -54,6 +55,7 @@ class Point:
     questions: Sequence[str] = ()
     checkpoint: str | None = None
     shared: Sequence[int] = ()
+    free: Sequence[int] = ()
     since: Mapping[int, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
@@ -62,7 +64,7 @@ class Point:
 
     def encode_for_name(self) -> bytes:
         """The same, as short as can be: without what every point has that has a name."""
-        bare = replace(self, head=None, tails={}, pinned=False)
+        bare = replace(self, head=None, tails={}, pinned=False, free=())
         return pack(with_short_ids(bare._record()), "session.service_session_id")
 
     def _record(self) -> dict[str, Any]:
@@ -79,6 +81,7 @@ class Point:
             "q": list(self.questions),
             "w": self.checkpoint,
             "f": list(self.shared),
+            "u": list(self.free),
             "y": dict(self.since),
         }
         record.update((key, value) for key, value in optional.items() if value)
@@ -110,6 +113,7 @@ class Point:
             questions=record.get("q", ()),
             checkpoint=record.get("w"),
             shared=tuple(record.get("f", ())),
+            free=tuple(record.get("u", ())),
             since=record.get("y", {}),
         )
 

@@ -51,6 +51,10 @@ class Sessions:
         """How many are in memory."""
         return sum(session.live is not None for session in self._sessions.values())
 
+    def points(self) -> Sequence[Point]:
+        """Where those stand that are in memory."""
+        return [session.live.point for session in self._sessions.values() if session.live is not None]
+
     def get(self, session_id: str | None) -> Session | None:
         """A session that is known."""
         return self._sessions.get(session_id) if session_id is not None else None

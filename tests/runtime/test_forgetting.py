@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from agent_framework import AgentSession
 from trio.abc import Clock
 
-from afactors_channels import NotFound
+from afactors_channels import ChannelRequest, NotFound, SessionEdit
+from tests.runtime.conftest import messages_in
 
 
 def stored(house: Any, text: str) -> int:
@@ -64,6 +66,84 @@ async def test_a_conversation_with_a_name_of_its_own_stays(autojump_clock: Clock
         await house.ask("one", "talk", key=None, name="r1")
         await runtime.forget("r1")
         assert await house.ask("two", "talk", key=None, name="r2") == "one two"
+
+
+async def test_a_conversation_leaves_nothing_of_responses_that_were_deleted_before_it(
+    autojump_clock: Clock, house: Any
+):
+    async with house.open() as runtime:
+        await house.ask("kept", "other")
+        await house.ask("one", "talk", name="r1")
+        await house.ask("two", "talk", name="r2")
+        await house.ask("branch", after="r1", name="r3")
+        await runtime.forget("r1")
+        await runtime.forget("r2")
+        await runtime.edit_session(house.request("", "talk"), SessionEdit(delete=True))
+        assert stored(house, "two") == 0
+        assert await house.ask("more", after="r3", name="r4") == "one branch more"
+        await runtime.forget("r3")
+        await runtime.forget("r4")
+        assert stored(house, "one") == 0
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_an_item_goes_once_no_name_leads_to_it(autojump_clock: Clock, house: Any, named: bool):
+    async with house.open() as runtime:
+        house.target.on.update(dict.fromkeys(("one", "two"), _hello))
+        await house.ask("one", "talk", name="r1" if named else None)
+        await house.ask("two", "talk", name="r2" if named else None)
+        for name in ("r1", "r2") if named else ():
+            await runtime.forget(name)
+        for text in ("two", "one"):  # the later first: what is before it stays where it is
+            session = await runtime.get_session(house.request("", "talk"))
+            (found,) = (
+                one for one, said in zip(session.messages, house.said(session.messages), strict=True) if said == text
+            )
+            await runtime.edit_session(house.request("", "talk"), SessionEdit(remove=[(found["message_id"], ())]))
+            assert stored(house, text) == 0
+        assert house.said((await runtime.get_session(house.request("", "talk"))).messages) == ["hello", "hello"]
+
+
+async def test_a_limit_is_one_also_where_each_response_is_deleted(autojump_clock: Clock, house: Any):
+    async with house.open(max_history_messages=2) as runtime:
+        house.target.on.update({f"text-{number}.": _hello for number in range(9)})
+        for number in range(9):
+            await house.ask(f"text-{number}.", "talk", name=f"r{number}")
+            if number:
+                await runtime.forget(f"r{number - 1}")
+        assert [number for number in range(9) if stored(house, f"text-{number}.")] == [8]
+
+
+async def test_what_turns_without_a_name_leave_behind_goes(autojump_clock: Clock, house: Any):
+    """Though names lead to what the conversation was before them."""
+
+    async def squeeze(_request: ChannelRequest, session: AgentSession | None) -> str:
+        assert session is not None
+        del messages_in(session)[:-1]
+        return "squeezed"
+
+    async with house.open() as runtime:
+        await house.ask("one", "talk", name="r1")
+        for text in ("two", "three"):
+            house.target.on[text] = squeeze
+            await house.ask(text, "talk")
+        assert stored(house, "two") == 0
+        assert house.said((await runtime.get_session(house.request("", after="r1"))).messages) == ["three", "squeezed"]
+        assert await house.ask("more", after="r1") == "one more"
+
+
+async def test_a_response_of_another_thread_takes_nothing_along(autojump_clock: Clock, house: Any):
+    async with house.open() as runtime:
+        await house.ask("one", name="r1")
+        await house.ask("two", after="r1")  # without a name: a reminder, say
+        await house.ask("other", name="r2")
+        await runtime.forget("r2")
+        session = await runtime.get_session(house.request("", after="r1"))
+        assert house.said(session.messages) == ["one", "one", "two", "one two"]
+
+
+async def _hello(*_: Any) -> str:
+    return "hello"
 
 
 async def test_what_a_busy_key_holds_is_left(autojump_clock: Clock, house: Any):

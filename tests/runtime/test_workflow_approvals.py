@@ -21,7 +21,9 @@ from tests.runtime.flows import (
     approval,
     approving,
     debris,
+    documents_of,
     hosting,
+    logs_of,
     refused,
     request,
     result,
@@ -496,6 +498,19 @@ async def test_deleting_the_session_takes_its_approvals(target: Any):
         await runtime.edit_session(request(""), SessionEdit(delete=True))
         assert (await refused(runtime.ask(approving(name))))[0] in (400, 404, 409)
     assert WIPED == []
+
+
+@pytest.mark.parametrize("target", [agent, house])
+async def test_deleting_the_response_and_then_the_session_takes_its_approvals(target: Any):
+    store = MemoryStore()
+    async with hosting(target, store) as runtime:
+        await runtime.ask(request("hello", "kept"))
+        kept = logs_of(store), set(await documents_of(store))
+        (name,) = asked_of(await runtime.ask(request("wipe disk", name="r1")))
+        await runtime.forget("r1")
+        await runtime.edit_session(request(""), SessionEdit(delete=True))
+        assert (await refused(runtime.ask(approving(name))))[0] in (400, 404, 409)
+        assert (logs_of(store), set(await documents_of(store))) == kept
 
 
 async def test_an_agent_in_a_workflow_remembers_what_was_said_before_the_restart():
