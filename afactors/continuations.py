@@ -94,9 +94,9 @@ class Continuations:
         record = Record.decode(body) if body is not None else None
         if record is not None and record.state not in ENDED:
             await self.cancel(token, partition)
-        await self._supervisor.forget(found.key, token, reference, record)
         if record is not None and record.error is not None and record.error[0] == ATTEMPTS_EXHAUSTED:
-            await forget_letter(self._store, found.key, reference.run_id)
+            await forget_letter(self._store, found.key, reference.run_id)  # or it would hold the key
+        await self._supervisor.forget(found.key, token, reference, record)
 
     async def check_repeat(self, name: str, request: ChannelRequest) -> None:
         """Notice a request that repeats an earlier one.

@@ -30,7 +30,7 @@ class Held:
         points: The points that they lead to; a run that did not complete has a name and no point.
         heads: Where its sessions stand.
         checkpoints: Of workflows' sessions, the checkpoints, by session id.
-        more: Whether the key has something that is of no session: whom it knows (and so what is on its way), reminders.
+        more: Whether the key has something that is of no session: whom it knows, reminders, what is on its way or dead.
     """
 
     names: int
@@ -180,7 +180,19 @@ async def held_without(store: Store, claim: Claim, token: str | None = None) -> 
     workflows = {checkpoints_name(head.session_id): head.session_id for head in heads if head.checkpoint is not None}
     lists = await store.read(claim, list(workflows))
     kept = {workflows[name]: decode_kept(document) for name, document in lists.items()}
-    return Held(count, points, heads, kept, not all(name.startswith(_OF_SESSIONS) for name in every))
+    held = Held(count, points, heads, kept, not all(name.startswith(_OF_SESSIONS) for name in every))
+    return replace(held, more=await _delivers(store, claim)) if held.nothing else held
+
+
+async def _delivers(store: Store, claim: Claim) -> bool:
+    """Whether a key has deliveries that are not settled, or dead letters."""
+    after: bytes | None = b""
+    while after is not None:
+        piece = await store.snapshot(claim, after)
+        if piece.commit.deliveries:
+            return True
+        after = piece.after
+    return False
 
 
 async def beside(store: Store, claim: Claim, point: Point, live: Callable[[], Iterable[Point]]) -> Sequence[Point]:

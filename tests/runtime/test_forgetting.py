@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 from agent_framework import AgentSession
 from trio.abc import Clock
 
-from afactors_channels import ChannelRequest, NotFound, SessionEdit
+from afactors_channels import ChannelIdentity, ChannelRequest, NotFound, PushRejected, ResponseTarget, SessionEdit
 from tests.runtime.conftest import messages_in
+from tests.runtime.outgoing import Taker, down, one_clock
 
 
 def stored(house: Any, text: str) -> int:
@@ -173,3 +175,23 @@ async def test_records_of_runs_without_a_point_are_kept(autojump_clock: Clock, h
         assert (await runtime.get_continuation("r2")).state == "failed"
         await runtime.forget("r2")
         assert await house.store.keys() == []
+
+
+@pytest.mark.parametrize("dead", [False, True])
+async def test_what_is_on_its_way_is_delivered_all_the_same(
+    autojump_clock: Clock, house: Any, monkeypatch: pytest.MonkeyPatch, dead: bool
+):
+    """Also to somebody whom the key does not know: the operator's hook chose them."""
+    one_clock(monkeypatch)
+    chat, boss = Taker(), ChannelIdentity("chat", "boss", verified=True)
+    chat.always = down(PushRejected("no")) if dead else down()
+    house.channels.append(chat)
+    house.channel("wire", run_hook=lambda asked, **_: asked.replace(response_target=ResponseTarget.identity(boss)))
+    async with house.open() as runtime:
+        await house.ask("report", channel="wire", key=None, name="r1")
+        await trio.sleep(2)
+        await runtime.forget("r1")
+        chat.always = None
+        assert await runtime.deliveries.replay(all=True) == dead
+        await trio.sleep(3600)
+        assert chat.said() == ["report"]
