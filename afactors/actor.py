@@ -9,6 +9,7 @@ Its life begins with a claim, and with the durable letters that the store has fo
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
@@ -357,12 +358,12 @@ class Actor:
             self._around.turn_recovered(one)
         return turn
 
-    async def collect(self, run_id: str) -> None:
-        """Take up a letter that another turn's commit accepted, if that was not done yet."""
+    async def collect(self, run_ids: AbstractSet[str]) -> None:
+        """Take up letters that other turns' commits accepted, those of which that was not done yet."""
         performer = await self.ready()
         async with self._collecting:
-            if run_id not in {turn.run_id for turn in [*self._waiting, *self._running]}:
-                found = await collected(self._around, performer.claim, [run_id])
+            if wanted := run_ids - {one.run_id for turn in [*self._waiting, *self._running] for one in turn.parts}:
+                found = await collected(self._around, performer.claim, wanted)
                 self._waiting += [self._place(turn) for turn in found]
                 self._dispatch()
 

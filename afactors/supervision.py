@@ -89,6 +89,7 @@ class Supervisor:
         """Set once it is drained."""
         self._unclean = not store.left_cleanly
         self._here: set[str] = set()  # runs that this process accepted and that have not ended
+        self._uncollected: dict[str, set[str]] = {}  # of these, by key, what other turns' commits accepted
         self._crashed: dict[str, str | None] = {}  # of these, what a crash took along; why it had been cancelled
         self._on_broken = on_broken
         self.slots = FairSlots(limits.max_running_turns)
@@ -162,6 +163,7 @@ class Supervisor:
         """A turn was accepted by another one's commit: its actor is to take it up."""
         self._here.add(turn.run_id)
         if self._nursery is not None and not self.draining:
+            self._uncollected.setdefault(turn.key, set()).add(turn.run_id)
             contextvars.Context().run(self._nursery.start_soon, self._collect, turn)
 
     def posted(self, deliveries: Sequence[NewDelivery]) -> None:
@@ -187,8 +189,11 @@ class Supervisor:
             raise stopping()
         if self.store.full:
             raise StorageFull("The server has no room to store this turn.")
+        wanted = {*self._uncollected.get(key, ()), run_id}  # at once: in the order in which they were accepted
         async with self.awake(key) as actor:
-            await actor.collect(run_id)
+            await actor.collect(wanted)
+        if left := self._uncollected.pop(key, set()) - wanted:
+            self._uncollected[key] = left
 
     async def forget(self, key: str, token: str, reference: Reference, stored: Record | None) -> None:
         """Have an actor delete a run."""

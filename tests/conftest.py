@@ -1,5 +1,8 @@
 """What every test shares: the switch for the long ones."""
 
+import logging
+from collections.abc import Iterator
+
 import pytest
 
 
@@ -14,3 +17,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(skipped)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command that a test calls sets logging up for its process; a later test's process is the same."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)

@@ -71,3 +71,18 @@ async def test_a_repeat_gets_the_first_ones_token(autojump_clock: Clock, house: 
         again = await runtime.submit(house.request("later", key="bob", idempotency_key="k"))
         assert again == tokens[0]
         assert house.target.started.count("later") == 1
+
+
+@pytest.mark.parametrize("key", ["ada", "bob"])
+async def test_what_a_turn_submits_runs_in_its_order(autojump_clock: Clock, house: Any, key: str):
+    said = [f"letter {number}" for number in range(6)]
+
+    async def submitting(*_: object) -> None:
+        for text in said:
+            await house.submit(text, "next", key=key, name=f"p-{text}")
+
+    house.target.on["one"] = submitting
+    async with house.open() as runtime:
+        assert await house.ask("one", "s") == "one"
+        await runtime.get_continuation(f"p-{said[-1]}", wait=True)
+        assert house.target.started == ["one", *said]
