@@ -53,13 +53,6 @@ def parse_choice(data: str) -> Choice | None:
 # --- asking ------------------------------------------------------------------------------------------------
 
 
-def is_question(content: Content) -> bool:
-    """Whether a content waits for its user."""
-    return content.type == "function_approval_request" or (
-        content.type == "function_call" and bool(content.user_input_request)
-    )
-
-
 def ask(content: Content, thread: int | None = None) -> dict[str, Any]:
     """A question as what `sendMessage` takes: its text, and its buttons if two are enough to answer it.
 

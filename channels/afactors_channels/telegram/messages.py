@@ -6,7 +6,7 @@ import base64
 import binascii
 import mimetypes
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -14,9 +14,9 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from agent_framework import AgentResponse, Content, Message
 
 from ..pushes import PushKind, failed_with
-from ..workflows import INTERMEDIATE
+from ..readers import for_a_reader, is_question
 from . import phrases
-from .answers import ask, is_question
+from .answers import ask
 from .texts import MAX_CAPTION, MAX_TEXT, clean, cut_off, split_text
 
 MAX_PHOTO = 10 * 2**20
@@ -25,7 +25,6 @@ MAX_UPLOAD = 50 * 2**20
 _ECHO = "You wrote: "
 _PHOTOS = {"image/jpeg", "image/png", "image/webp"}  # other images are files: the server would refuse or still them
 _METHODS = {"photo": "sendPhoto", "audio": "sendAudio", "video": "sendVideo", "document": "sendDocument"}
-_UNSEEN = {"tool", "system"}
 _INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
 
 
@@ -83,7 +82,7 @@ def plan(
     """
     if (code := failed_with(response)) is not None:
         return [_said(phrases.failure(code))]
-    messages = list(_seen(response.messages))
+    messages = list(for_a_reader(response.messages))
     text, contents = text_of(messages), [content for message in messages for content in message.contents]
     if kind == "echo" and text:
         text = _ECHO + text
@@ -98,16 +97,6 @@ def text_of(messages: Iterable[Message]) -> str:
     """What messages say, with an empty line between each and the next."""
     texts = ("".join(each.text or "" for each in message.contents if each.type == "text") for message in messages)
     return clean("\n\n".join(text for text in texts if text.strip()))
-
-
-def _seen(messages: Iterable[Message]) -> Iterator[Message]:
-    """Messages that are for the user; what is not the answer yet, only where it asks something."""
-    for message in messages:
-        on_the_way = (message.additional_properties or {}).get(INTERMEDIATE) and not any(
-            map(is_question, message.contents)
-        )
-        if message.role not in _UNSEEN and not on_the_way:
-            yield message
 
 
 def _is_seen(text: str) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afactors_channels import Question
+from afactors_channels.readers import is_question
 from afactors_channels.telegram import answers
 from afactors_channels.telegram.texts import units
 from afactors_channels.workflows import REQUEST_INFO
@@ -97,9 +98,9 @@ def test_a_question_fits_a_message():
 
 
 def test_a_plain_call_is_no_question():
-    assert not answers.is_question(CALL)
-    assert answers.is_question(APPROVAL)
-    assert answers.is_question(info("x"))
+    assert not is_question(CALL)
+    assert is_question(APPROVAL)
+    assert is_question(info("x"))
 
 
 def test_which_question_a_text_means():
