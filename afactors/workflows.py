@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, cast
 
 from agent_framework import (
@@ -19,7 +20,7 @@ from agent_framework import (
 )
 
 from afactors_channels import ChannelRequest, Conflicting, TargetFailed
-from afactors_channels.workflows import question_content, question_id, response_of, updates_of
+from afactors_channels.workflows import question_content, question_id, question_named, response_of, updates_of
 
 from .bridge import Bridge, BridgeStream
 from .checkpoints import Steps, TurnCheckpoints
@@ -170,6 +171,7 @@ class _Run:
         self._turn = turn
         self._checkpoints = checkpoints
         self._known: set[str] = set()  # requests that were asked before
+        self._names = {one: "" for one in session.point.questions if turn.answers and one not in turn.answers}
         self._begun = False
         self.seen: list[WorkflowEvent[Any]] = []
 
@@ -184,16 +186,23 @@ class _Run:
         """The events of the turn, as they come."""
         messages = input_messages(self._turn)
         for event in await self._checkpoints.told():
-            self.seen.append(event)
             if event.type == "request_info":
                 self._known.add(event.request_id)
-            yield event
+            yield self._noted(event)
         async for event in self._driven(messages):
-            self.seen.append(event)
-            yield event
+            yield self._noted(event)
         for event in self._asked_again():
-            self.seen.append(event)
-            yield event
+            yield self._noted(event)
+
+    def _noted(self, event: WorkflowEvent[Any]) -> WorkflowEvent[Any]:
+        """An event as it is told. Models of several agents may call their calls the same: each question has a name."""
+        if event.type == "request_info" and isinstance(event.data, Content):
+            name = question_id(question_content(event))
+            if self._names.setdefault(name, event.request_id) != event.request_id:
+                event = copy(event)
+                event.data = question_named(event.data, event.request_id)
+        self.seen.append(event)
+        return event
 
     def _asked_again(self) -> list[WorkflowEvent[Any]]:
         """Requests that were answered and made again by the same name: the framework does not tell of these."""
@@ -353,7 +362,8 @@ def _response(answer: Answer, request: WorkflowEvent[Any]) -> Any:
     if isinstance(request.data, Content) and request.data.type == "function_approval_request":
         return request.data.to_function_approval_response(approval_of(answer))
     if wanted is Content:
-        return Content.from_dict(dict(content))
+        called = request.data.call_id if isinstance(request.data, Content) else None
+        return Content.from_dict({**content, "call_id": called} if called and "call_id" in content else dict(content))
     if content["type"] == "function_approval_response":
         return fitted_answer(wanted, bool(content.get("approved")))
     if wanted is str:

@@ -104,6 +104,13 @@ def question_id(content: Content) -> str:
     return found or ""
 
 
+def question_named(content: Content, name: str) -> Content:
+    """The same question under another name, by which it is answered."""
+    renamed = _copied(content)
+    setattr(renamed, "call_id" if content.type == "function_call" else "id", name)
+    return renamed
+
+
 def response_of(events: Iterable[WorkflowEvent[Any]], *, response_id: str | None = None) -> AgentResponse:
     """What all events of a run say, as one response.
 

@@ -9,7 +9,18 @@ from uuid import uuid4
 
 import pytest
 import trio
-from agent_framework import Agent, Content, Message, Workflow, WorkflowBuilder, tool
+from agent_framework import (
+    Agent,
+    AgentExecutor,
+    Content,
+    Executor,
+    Message,
+    Workflow,
+    WorkflowBuilder,
+    WorkflowContext,
+    handler,
+    tool,
+)
 
 from afactors import Runtime, StoreHistoryProvider
 from afactors_channels import HostError, NotFound, SessionEdit
@@ -566,3 +577,56 @@ async def test_a_clients_tool_is_answered_by_its_result(inside: bool, stream: bo
             done = await run(runtime, answer, stream=stream)
         assert "found: here" in text_of(done)
         assert await waiting_for(runtime) == []
+
+
+class Fan(Executor):
+    """Tells all that follow what came."""
+
+    @handler
+    async def take(self, text: str, ctx: WorkflowContext[str]) -> None:
+        await ctx.send_message(text)
+
+
+def side_by_side(*tools: Any) -> Workflow:
+    """Two agents at once, whose models both begin to count their calls at 0."""
+    fan, both = (
+        Fan(id="fan"),
+        [AgentExecutor(Agent(Scripted(script), name=name, id=name, tools=list(tools))) for name in "ab"],
+    )
+    return WorkflowBuilder(start_executor=fan, name="two").add_fan_out_edges(fan, both).build()
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+async def test_questions_of_one_name_are_answered_each_by_its_own(backwards: bool, restart: bool, own: bool):
+    """`own`: whether the tool is the workflow's, and wants approval; otherwise it is the client's."""
+    offered = [] if own else [{"name": "wipe", "parameters": {"type": "object"}}]
+    store, results = MemoryStore(), dict[str, str]()
+
+    def answer(name: str) -> Any:
+        if own:
+            return approving(name, results.setdefault(name, str(not results)) == "True", tools=offered)
+        return answering({name: results.setdefault(name, f"result {len(results)}")}, tools=offered)
+
+    def make() -> Workflow:
+        return side_by_side(*([wipe] if own else []))
+
+    async with hosting(make, store) as runtime:
+        await runtime.ask(request("wipe disk", tools=offered))
+        waiting = [one.question_id for one in (await runtime.get_session(request(""))).questions]
+        assert len(set(waiting)) == 2
+        if not restart:
+            said = [await runtime.ask(answer(name)) for name in sorted(waiting, reverse=backwards)]
+    if restart:
+        said = []
+        for name in sorted(waiting, reverse=backwards):
+            async with hosting(make, store) as runtime:
+                said.append(await runtime.ask(answer(name)))
+    texts = " ".join(str(output) for one in said for output in one.result.get_outputs())
+    async with hosting(make, store) as runtime:
+        assert not (await runtime.get_session(request(""))).waiting
+    if own:
+        assert WIPED == ["disk"]
+    else:
+        assert all(result in texts for result in results.values())
