@@ -44,13 +44,19 @@ def decode_messages(rows: Iterable[bytes]) -> list[Message]:
     return [Message.from_dict(unpack(row)) for row in rows]
 
 
-def pack(value: Any, place: str) -> bytes:
+def pack(value: Any, place: str, *, short_ids: bool = False) -> bytes:
     """Msgpack, with lone surrogates kept.
+
+    Args:
+        value: Plain data.
+        place: What it is, for the error.
+        short_ids: Whether strings that end in many hexadecimal digits are extensions of half the length.
 
     Raises:
         NotStorable: Something in it is not plain data; `place` names where.
     """
     try:
+        value = _with_short_ids(value) if short_ids else value
         try:
             return cast("bytes", msgpack.packb(value, unicode_errors="surrogatepass"))
         except OverflowError:
@@ -72,14 +78,13 @@ def _with_long_integers(value: Any) -> Any:
     return value
 
 
-def with_short_ids(value: Any) -> Any:
-    """A copy in which strings that end in many hexadecimal digits are extensions of half the length."""
+def _with_short_ids(value: Any) -> Any:
     if isinstance(value, str):
         return _short_id(value) if _MANY_DIGITS <= len(value) <= _LONGEST_ID else value
     if isinstance(value, (list, tuple)):
-        return [with_short_ids(item) for item in value]
+        return [_with_short_ids(item) for item in value]
     if isinstance(value, dict):
-        return {key: with_short_ids(item) for key, item in value.items()}
+        return {key: _with_short_ids(item) for key, item in value.items()}
     return value
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from afactors_store import FormatTooNew
 
-from .encoding import pack, unpack, with_short_ids
+from .encoding import pack, unpack
 
 POINT_VERSION = 1
 
@@ -65,7 +65,7 @@ class Point:
     def encode_for_name(self) -> bytes:
         """The same, as short as can be: without what every point has that has a name."""
         bare = replace(self, head=None, tails={}, pinned=False, free=())
-        return pack(with_short_ids(bare._record()), "session.service_session_id")
+        return pack(bare._record(), "session.service_session_id", short_ids=True)
 
     def _record(self) -> dict[str, Any]:
         record: dict[str, Any] = {"v": POINT_VERSION, "s": self.session_id, "t": self.turns}

@@ -13,7 +13,6 @@ import msgspec
 from afactors_channels import ChannelRequest, RunState
 from afactors_store import FormatTooNew
 
-from .encoding import with_short_ids
 from .history import Extent, NotStorable, Point, pack, unpack
 from .squeezing import squeezed, whole
 
@@ -49,7 +48,7 @@ class Reference:
         record: dict[str, Any] = {"v": VERSION, "r": self.run_id}
         optional = {"o": self.partition, "p": self.point, "t": self.token, "f": self.fingerprint}
         record.update((key, value) for key, value in optional.items() if value)
-        return squeezed(pack(with_short_ids(record), "name"))
+        return squeezed(pack(record, "name", short_ids=True))
 
     @classmethod
     def decode(cls, data: bytes) -> Reference:
@@ -135,7 +134,7 @@ class Record:
                 record[key] = value
         if not self.retrievable:
             record["x"] = True
-        return squeezed(pack(with_short_ids(record), "run"))
+        return squeezed(pack(record, "run", short_ids=True))
 
     @classmethod
     def decode(cls, data: bytes) -> Record:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afactors.encoding import pack, unpack, with_short_ids
+from afactors.encoding import NotStorable, pack, unpack
 from afactors.history import Point
 from afactors.runs import Record, Reference
 from afactors.squeezing import squeezed, whole
@@ -25,7 +25,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 @given(VALUES)
 def test_what_is_packed_short_is_read_as_it_was(value: Any):
-    packed = squeezed(pack(with_short_ids(value), "test"))
+    packed = squeezed(pack(value, "test", short_ids=True))
     assert unpack(whole(packed)) == value
     assert len(packed) <= len(pack(value, "test"))
 
@@ -38,14 +38,14 @@ def test_any_packed_record_is_made_smaller_or_left_alone(record: bytes):
 
 def test_a_short_id_beside_an_integer_that_msgpack_has_no_form_for():
     value = {"id": "resp_" + "ab" * 24, "n": [10**30]}
-    assert unpack(pack(with_short_ids(value), "test")) == value
+    assert unpack(pack(value, "test", short_ids=True)) == value
 
 
 @pytest.mark.parametrize(
     "text", ["", "ab" * 11, "AB" * 24, "ab" * 11 + "a", "x" * 120 + "ab" * 24, "a\0" + "ab" * 24, "ab" * 24 + "\n"]
 )
 def test_other_strings_are_left_alone(text: str):
-    assert with_short_ids(text) == text
+    assert pack(text, "test", short_ids=True) == pack(text, "test")
 
 
 def test_what_was_written_before_is_still_read():
@@ -66,3 +66,12 @@ def test_a_names_value_leaves_out_what_every_name_has():
     found = Reference.decode(value).reached(name)
     assert found == Point(session, histories=extents, head=name, pinned=True, turns=1000, created=1)
     assert len(value) < 110
+
+
+@pytest.mark.parametrize("depth", [600, 900, 3000])
+def test_what_is_nested_too_deeply_is_refused(depth: int):
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    with pytest.raises(NotStorable, match="test holds a value"):
+        pack({"a": value}, "test", short_ids=True)
