@@ -71,7 +71,9 @@ class Questions:
     async def lapsed(self, claim: Claim, changes: Changes, left: Changes, scope: str, at: float) -> Changes:
         """What a turn changes, and the questions that `left`, which tells what leaves the session with it, lacks."""
         names = [question_name(scope, one) for one in changes.point.questions if one not in left.point.questions]
-        stored = await self._store.read(claim, names) if names else {}
+        if not names:
+            return left
+        stored = await self._store.read(claim, names)
         gone = [(name, question) for name in stored if (question := Asked.decode(stored[name])).closed is None]
         put = {name: replace(question, closed=at, lapsed=True).encode() for name, question in gone}
         return replace(left, put={**left.put, **put})

@@ -325,18 +325,15 @@ class Supervisor:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The supervisor's life, until `end`. No other cancellation reaches it: turns must be let finish first."""
-        with self._life:
-            async with trio.open_nursery() as nursery:
-                await self._live(nursery, task_status)
-
-    async def _live(self, nursery: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
-        self._nursery = nursery
-        nursery.start_soon(self._watch_deadlines)
         task_status.started()
-        try:
-            await self._sweep()
-        finally:
-            self._nursery = None
+        await trio.lowlevel.checkpoint_if_cancelled()  # then nobody would end it
+        with self._life:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._watch_deadlines)
+                try:
+                    await self._sweep()
+                finally:
+                    self._nursery = None
 
     def _start(self, key: str) -> Actor:
         if self._nursery is None:
