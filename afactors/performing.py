@@ -233,7 +233,7 @@ class Performer:
         """The one commit of a completed turn."""
         session = self._sessions.of(turn)
         live = session.live if session is not None else None
-        at = turn.completed_at = time.time()
+        at = turn.completed_at = round(time.time(), 3)
         turn.said = outcome.response if shown.result is outcome.result else said_by(shown.result)
         wanted = await self._sender.aim(self.claim, turn.request, at)
         marked(outcome.response, wanted)
@@ -307,7 +307,7 @@ class Performer:
         """Write what became of a turn that has no result."""
         if turn.edit is not None:
             return
-        at = time.time()
+        at = round(time.time(), 3)
         with trio.CancelScope(shield=True):
             kept = None
             if turn.journal is not None:

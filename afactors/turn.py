@@ -146,7 +146,8 @@ class Turn:
         self.session_id: str | None = None
         self.start: Point | None = None
         self.state: TurnState = "accepting" if durable else "queued"
-        self.created = time.time() if created is None else created
+        # As precise as it is stored, or whoever looks later might see another second.
+        self.created = round(time.time(), 3) if created is None else created
         self.attempt = 1
         self.outgoing: list[Turn] = []
         self.posting: list[tuple[str, NewDelivery]] = []

@@ -867,3 +867,20 @@ async def test_a_letter_that_streams_to_nobody_runs_to_its_end(autojump_clock: C
         token = await house.submit(" ".join("word" for _ in range(60)), "s", stream=True)
         with trio.fail_after(5):
             assert (await runtime.get_continuation(token, wait=True)).state == "completed"
+
+
+@pytest.mark.parametrize("end", ["completed", "failed"])
+async def test_whoever_looks_later_sees_the_same_second(
+    autojump_clock: Clock, house: House, monkeypatch: pytest.MonkeyPatch, end: str
+):
+    monkeypatch.setattr("time.time", lambda: 1_800_000_000.9996)
+    house.target.on["failed"] = fail
+    house.target.hold(end)
+    async with house.open() as runtime:
+        turn = await house.post(end, "s", name="p1")
+        await blocked()
+        running = await runtime.get_continuation("p1")
+        house.target.hold(end).set()
+        stored = await runtime.get_continuation("p1", wait=True)
+        assert (stored.state, int(stored.created)) == (end, int(running.created))
+        assert end == "failed" or int(stored.ended or 0) == int(turn.run.ended or 0)
