@@ -1,6 +1,5 @@
 """The command line's `deliveries`: in a state folder that nobody serves, and by the server that does."""
 
-import errno
 import io
 import json
 import os
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 from agent_framework import AgentResponse, Message
 
 from afactors.cli import main
@@ -23,6 +21,7 @@ from afactors.tables import details, moment, table
 from afactors.tending import DELIVERIES_OPTIONS
 from afactors_channels import ChannelIdentity
 from afactors_store import Commit, Dead, LmdbStore, NewDelivery
+from tests.runtime.commands import Ended, commanding, is_told_of_a_folder_into_which_nobody_can_look, with_store
 
 NOW = 1_700_000_000.0
 ODD = "ödd \x1b[31m\u202e\n"
@@ -46,15 +45,6 @@ DELIVERIES = (
 )
 
 
-def with_store(path: Path, work: Callable[[LmdbStore], Any]) -> Any:
-    async def opened() -> Any:
-        store = LmdbStore(path, sync=False, map_size=1 << 28)
-        async with store.open():
-            return await work(store)
-
-    return trio.run(opened)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A state folder with one delivery that waits, and three dead letters."""
@@ -65,22 +55,6 @@ def folder(tmp_path: Path) -> Path:
 
     with_store(path, fill)
     return path
-
-
-class Ended:
-    def __init__(self, code: int, captured: Any) -> None:
-        self.code, self.out, self.err = code, captured.out, captured.err
-
-    def one_line(self, code: int) -> str:
-        assert (self.code, self.out) == (code, "")
-        assert self.err.startswith("afactors: ")
-        assert self.err.count("\n") == 1
-        return self.err.removeprefix("afactors: ")
-
-    @property
-    def rows(self) -> list[Any]:
-        assert (self.code, self.err) == (0, "")
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 SERVER = """
@@ -141,14 +115,7 @@ def server(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
 def deliveries(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Ended]:
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
-
-    def deliveries(*arguments: object, state: Path = folder, **environment: str) -> Ended:
-        given = ["deliveries", *map(str, arguments)]
-        code = main(given, {"AFACTORS_STATE_DIR": str(state), "AFACTORS_MAP_SIZE": "256M", **environment})
-        return Ended(code, capsys.readouterr())
-
-    return deliveries
+    return commanding("deliveries", folder, capsys, monkeypatch)
 
 
 @pytest.fixture(params=["alone", "served"])
@@ -391,17 +358,7 @@ def test_what_cannot_be_done_is_told_in_one_line(deliveries: Any, tmp_path: Path
 
 
 def test_a_folder_into_which_nobody_can_look(deliveries: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its name is too long, or this user has no right to it (here root would have)."""
-    assert "File name too long; " in deliveries("list", state=folder / ("x" * 300)).one_line(1)
-
-    def stat(*_args: Any, **_more: Any) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "stat", stat)
-        told = deliveries("list").one_line(1)
-    assert f"'{folder}': Permission denied; " in told
-    assert "--state-dir" in told
+    is_told_of_a_folder_into_which_nobody_can_look(deliveries, folder, monkeypatch)
 
 
 def test_what_cannot_be_run_again_is_told(folder: Path, deliveries: Any) -> None:

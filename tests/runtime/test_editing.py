@@ -19,19 +19,11 @@ from afactors_channels import (
     TargetFailed,
 )
 from afactors_store import StoreFull
+from tests.runtime.outcomes import caught
 
 blocked = trio.testing.wait_all_tasks_blocked
 House = Any  # of conftest
 Clock = trio.abc.Clock
-
-
-async def caught(awaitable: Any) -> Exception:
-    """What it raises."""
-    try:
-        await awaitable
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the test looks at it
-        return exc
-    raise AssertionError("it raised nothing")
 
 
 def said(text: str, role: Any = "user") -> dict[str, Any]:

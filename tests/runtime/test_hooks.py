@@ -20,21 +20,13 @@ from afactors_channels import (
     TargetFailed,
     Unprocessable,
 )
+from tests.runtime.outcomes import caught
 
 blocked = trio.testing.wait_all_tasks_blocked
 House = Any  # of conftest
 Clock = trio.abc.Clock
 
 Hook = Callable[..., Any]
-
-
-async def caught(awaitable: Any) -> Exception:
-    """What it raises."""
-    try:
-        await awaitable
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the test looks at it
-        return exc
-    raise AssertionError("it raised nothing")
 
 
 def in_both_ways(hook: Hook) -> list[Any]:

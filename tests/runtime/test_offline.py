@@ -1,6 +1,5 @@
 """The command line's `actors`: single actors in a state folder that nobody serves."""
 
-import errno
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ from afactors.cli import main
 from afactors.offline import ACTORS_OPTIONS
 from afactors.options import BadOption
 from afactors_store import Append, Commit, LmdbStore, NewLetter
+from tests.runtime.commands import Ended, commanding, is_told_of_a_folder_into_which_nobody_can_look, with_store
 
 SECRET = "my-secret-word"
 ODD = "odd \x1b[31m\u202e 'ключ' \"\n"
@@ -42,15 +42,6 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def with_store(path: Path, work: Callable[[LmdbStore], Any]) -> Any:
-    async def opened() -> Any:
-        store = LmdbStore(path, sync=False, map_size=1 << 28)
-        async with store.open():
-            return await work(store)
-
-    return trio.run(opened)
-
-
 def rows(path: Path) -> bytes:
     """All rows of a folder's store, in one."""
 
@@ -60,27 +51,9 @@ def rows(path: Path) -> bytes:
     return with_store(path, scan)
 
 
-class Ended:
-    def __init__(self, code: int, captured: Any) -> None:
-        self.code, self.out, self.err = code, captured.out, captured.err
-
-    def one_line(self, code: int) -> str:
-        assert (self.code, self.out) == (code, "")
-        assert self.err.startswith("afactors: ")
-        assert self.err.count("\n") == 1
-        return self.err.removeprefix("afactors: ")
-
-
 @pytest.fixture
 def actors(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
-
-    def actors(*arguments: object, state: Path = folder, **environment: str) -> Ended:
-        given = ["actors", *map(str, arguments)]
-        code = main(given, {"AFACTORS_STATE_DIR": str(state), "AFACTORS_MAP_SIZE": "256M", **environment})
-        return Ended(code, capsys.readouterr())
-
-    return actors
+    return commanding("actors", folder, capsys, monkeypatch)
 
 
 def test_keys_are_listed_in_quotes(actors: Any) -> None:
@@ -167,17 +140,7 @@ def test_what_cannot_be_done_is_told_in_one_line(actors: Any, folder: Path, tmp_
 
 
 def test_a_folder_into_which_nobody_can_look(actors: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its name is too long, or this user has no right to it (here root would have)."""
-    assert "File name too long; " in actors("list", state=folder / ("x" * 300)).one_line(1)
-
-    def stat(*_args: Any, **_more: Any) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "stat", stat)
-        told = actors("list").one_line(1)
-    assert f"'{folder}': Permission denied; " in told
-    assert "--state-dir" in told
+    is_told_of_a_folder_into_which_nobody_can_look(actors, folder, monkeypatch)
 
 
 def test_to_erase_wants_somebody_who_is_sure(actors: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

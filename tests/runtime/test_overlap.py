@@ -10,19 +10,11 @@ from afactors.overlap import POLICIES, enqueue, interrupt, reject, supersedes
 from afactors.turn import Turn
 from afactors_channels import ChannelRequest, Conflicting, NotFound, OverlapPolicy, SessionEdit, TargetFailed
 from afactors_store import Commit, StoreFull
+from tests.runtime.outcomes import caught
 
 blocked = trio.testing.wait_all_tasks_blocked
 House = Any  # of conftest
 Clock = trio.abc.Clock
-
-
-async def caught(awaitable: Any) -> Exception:
-    """What it raises."""
-    try:
-        await awaitable
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the test looks at it
-        return exc
-    raise AssertionError("it raised nothing")
 
 
 async def texts(house: House, session: str = "s") -> list[str]:

@@ -7,30 +7,13 @@ import pytest
 import trio
 import trio.testing
 
-from afactors_channels import HostError, NotFound, Overloaded, SessionEdit, TargetFailed
+from afactors_channels import HostError, Overloaded, SessionEdit, TargetFailed
 from afactors_store import Commit, StoreFull
+from tests.runtime.outcomes import caught, fate
 
 blocked = trio.testing.wait_all_tasks_blocked
 House = Any  # of conftest
 Clock = trio.abc.Clock
-
-
-async def caught(awaitable: Any) -> Exception:
-    """What it raises."""
-    try:
-        await awaitable
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the test looks at it
-        return exc
-    raise AssertionError("it raised nothing")
-
-
-async def fate(house: House, name: str) -> Any:
-    """How a run ended: its answer, or the code of its error."""
-    try:
-        run = await house.runtime.get_continuation(name, wait=True)
-    except NotFound:
-        return None
-    return run.result.text if run.result is not None else (run.state, run.error[0])
 
 
 SUPERSEDED = ("cancelled", "superseded")

@@ -9,19 +9,11 @@ import trio.testing
 
 from afactors_channels import HostedRun, NotFound, Overloaded
 from afactors_store import Commit, StoreFull
+from tests.runtime.outcomes import caught
 
 blocked = trio.testing.wait_all_tasks_blocked
 House = Any  # of conftest
 Clock = trio.abc.Clock
-
-
-async def caught(awaitable: Any) -> Exception:
-    """What it raises."""
-    try:
-        await awaitable
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the test looks at it
-        return exc
-    raise AssertionError("it raised nothing")
 
 
 def shown(run: HostedRun) -> str | None:

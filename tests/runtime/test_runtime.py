@@ -48,19 +48,11 @@ from afactors_channels import (
     TargetFailed,
 )
 from afactors_store import LmdbStore, MemoryStore, StoreLocked
+from tests.runtime.outcomes import caught
 
 House = Any  # of conftest
 Clock = trio.abc.Clock
 blocked = trio.testing.wait_all_tasks_blocked
-
-
-async def caught(awaitable: Any) -> Exception:
-    """What it raises."""
-    try:
-        await awaitable
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the test looks at it
-        return exc
-    raise AssertionError("it raised nothing")
 
 
 # --- open and close

@@ -8,19 +8,11 @@ import trio.testing
 
 from afactors_channels import Overloaded, TargetFailed
 from afactors_store import Commit, FormatTooNew, MemoryStore, StoreBroken
+from tests.runtime.outcomes import caught
 
 House = Any  # of conftest
 Clock = trio.abc.Clock
 blocked = trio.testing.wait_all_tasks_blocked
-
-
-async def caught(awaitable: Any) -> Exception:
-    """What it raises."""
-    try:
-        await awaitable
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the test looks at it
-        return exc
-    raise AssertionError("it raised nothing")
 
 
 class Failing:
